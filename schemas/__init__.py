@@ -1,0 +1,1 @@
+"""What crosses a boundary: Avro records, the topic catalogue, codec and registry client."""

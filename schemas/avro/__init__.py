@@ -1,0 +1,1 @@
+"""The Avro records, one file a record, one folder a key space."""

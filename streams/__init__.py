@@ -1,0 +1,1 @@
+"""What happens: rules, the turn, the transaction, the worker."""

@@ -1,0 +1,1 @@
+"""What is remembered, and how: rows over RocksDB, restore from changelogs, the due index."""
