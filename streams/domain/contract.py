@@ -8,7 +8,9 @@ A key space is a module of pure functions over frozen values. The processor call
     evolve(state, event, meta)      the only way state changes; never refuses            -> state
     react(state, event, meta)       what to ask of whom, and which waiting command ended -> tuple[Send | Settle, ...]
     waits(state, command, id)       is the command's answer still open?                  -> bool
-    snapshots(before, after, head)  what status topics and GET show                      -> tuple[Snapshot, ...]
+    violations(state)               what may never be true; such a command is parked     -> tuple[str, ...]
+    view(key)                       the rows a complete snapshot of the key needs        -> tuple[Get | Range, ...]
+    snapshots(before, after, sequence, at)  what status topics and GET show              -> tuple[Snapshot, ...]
 
 `state` is the space's own `State`: one field per table, a row or None for the table keyed like the space (`Row | None`),
 a mapping from row key to row for the others. It holds exactly the rows that `reads` named. Values never know their key space's

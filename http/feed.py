@@ -1,0 +1,93 @@
+"""What workers tell an edge, read on one thread: answers to its commands (from now on) and who owns what (from the beginning).
+
+Both partitions are assigned, never subscribed: every edge hears everything, no group, no position kept, nothing to rebalance.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from msgspec import Struct
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.1
+BATCH_RECORDS = 500
+PAUSE_S = 0.2
+"""Between two polls when the last one failed."""
+
+
+class Source(Struct, frozen=True):
+    """One partition to hear. `hear` gets key and value (None is a tombstone) on the event loop, `at_end` once it has heard all there was."""
+
+    topic: str
+    partition: int
+    from_start: bool
+    hear: Callable[[bytes, bytes | None], None]
+    at_end: Callable[[], None]
+
+
+class Feed:
+    """The thread, its consumer and its sources."""
+
+    def __init__(self, config: dict[str, object], sources: tuple[Source, ...]) -> None:
+        self._consumer = Consumer(config)
+        self._sources = {(source.topic, source.partition): source for source in sources}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edge-feed", daemon=True)
+
+    async def start(self, timeout_s: float) -> None:
+        """Begin to hear. When this returns nothing that is answered from now on can be missed.
+
+        Raises:
+            KafkaException: the broker did not tell where the partitions end within `timeout_s`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._consumer.assign(await asyncio.to_thread(self._positions, timeout_s))
+        self._thread.start()
+
+    async def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 10 * POLL_S)
+
+    def _positions(self, timeout_s: float) -> list[TopicPartition]:
+        """Where to begin: an exact offset for what is heard from now on, since "end" would be looked up only later."""
+        found = []
+        for source in self._sources.values():
+            offset = OFFSET_BEGINNING
+            if not source.from_start:
+                _, offset = self._consumer.get_watermark_offsets(TopicPartition(source.topic, source.partition), timeout=timeout_s)
+            found.append(TopicPartition(source.topic, source.partition, offset))
+        return found
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            first = self._consumer.poll(POLL_S)  # consume(n, t) would wait the whole t for n records
+            if first is not None:
+                self._hand_over([first, *self._consumer.consume(BATCH_RECORDS, 0)])
+        self._consumer.close()
+
+    def _hand_over(self, messages: list[Message]) -> None:
+        for message in messages:
+            source = self._sources.get((message.topic() or "", message.partition()))
+            error = message.error()
+            if error is None and source is not None:
+                self._loop.call_soon_threadsafe(source.hear, message.key() or b"", message.value())
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF and source is not None:
+                self._loop.call_soon_threadsafe(source.at_end)
+            elif error is not None:
+                self._recover(error)
+
+    def _recover(self, error: KafkaError) -> None:
+        """Begin again where records were deleted under us; librdkafka itself reconnects after everything else."""
+        log.warning("feed.error", error=error.str())
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            try:
+                self._consumer.assign(self._positions(PAUSE_S * 10))
+            except KafkaException as failed:
+                log.warning("feed.error", error=str(failed))
+        time.sleep(PAUSE_S)

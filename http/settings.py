@@ -1,0 +1,85 @@
+"""What an edge can be told, from the environment (ORDERFLOW_...), and why it would refuse to start with it."""
+
+from ipaddress import ip_address
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orderflow.streams.domain.contract import Settings as Rules
+
+_RULES = Rules()
+
+
+class EdgeSettings(BaseSettings):
+    """One edge process. Names end with their unit; every wait, size and count has a bound."""
+
+    model_config = SettingsConfigDict(env_prefix="ORDERFLOW_", extra="ignore", frozen=True)
+
+    profile: Literal["demo", "prod"] = "prod"
+    """`demo` needs no token and takes ids chosen by the caller; `prod` denies by default."""
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    expose: bool = False
+    """Bind the demo profile beyond this machine: everybody who reaches the port can then do everything."""
+    bootstrap: str = "127.0.0.1:9092"
+    registry: str = "http://127.0.0.1:8081"
+
+    answer_wait_s: float = Field(2.0, gt=0, le=30)
+    """How long a POST waits for its outcome before it answers 202 (contracts.md 2)."""
+    produce_timeout_s: float = Field(5.0, gt=0, le=30)
+    """How long the log may take to acknowledge a command before the caller gets 503."""
+    start_timeout_s: float = Field(15.0, gt=0, le=120)
+    drain_timeout_s: float = Field(30.0, gt=0, le=120)
+    """After SIGTERM open requests may finish within this time (slot D56)."""
+    in_flight_max: int = Field(10_000, ge=1)
+    read_timeout_s: float = Field(2.0, gt=0, le=30)
+    read_attempts_max: int = Field(3, ge=1, le=10)
+    retry_after_s: int = Field(1, ge=1)
+
+    body_bytes_max: int = Field(1 << 20, ge=1024)
+    body_timeout_s: float = Field(10.0, gt=0, le=60)
+    url_bytes_max: int = Field(8 << 10, ge=256, le=32 << 10)
+    header_bytes_max: int = Field(16 << 10, ge=1024, le=32 << 10)
+    list_max: int = Field(500, ge=1, le=500)
+    list_default: int = Field(100, ge=1, le=500)
+    timeline_records_max: int = Field(500_000, ge=1)
+    timeline_timeout_s: float = Field(10.0, gt=0, le=60)
+
+    lines_max: int = Field(_RULES.lines_max, ge=1)
+    quantity_per_line_max: int = Field(_RULES.quantity_per_line_max, ge=1)
+    quantity_per_sku_max: int = Field(_RULES.quantity_per_sku_max, ge=1)
+    receipt_quantity_max: int = Field(_RULES.receipt_quantity_max, ge=1)
+    default_location: str = _RULES.locations[0]
+    """Where stock is received and adjusted when a demo request names no location."""
+
+    @property
+    def demo(self) -> bool:
+        return self.profile == "demo"
+
+    def refusals(self) -> list[str]:
+        """Every reason not to start, each naming its variable; empty when the edge may start."""
+        found = []
+        if not self.demo:
+            found.append(
+                "ORDERFLOW_PROFILE=prod: this version cannot authenticate callers yet, so it would let everybody in; "
+                "use ORDERFLOW_PROFILE=demo on your own machine"
+            )
+        elif not self.expose and not is_loopback(self.host):
+            found.append(
+                f"ORDERFLOW_HOST={self.host}: the demo profile asks nobody for a token, so it listens on this machine only; "
+                "set ORDERFLOW_EXPOSE=true if everybody who reaches the port may do everything"
+            )
+        if self.list_default > self.list_max:
+            found.append(f"ORDERFLOW_LIST_DEFAULT={self.list_default} is above ORDERFLOW_LIST_MAX={self.list_max}")
+        return found
+
+
+def is_loopback(host: str) -> bool:
+    """Is this address or name only reachable from this machine?"""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

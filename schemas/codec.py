@@ -1,0 +1,85 @@
+"""Avro bytes <-> values, compiled once per record.
+
+`compile_record` reads a self-contained schema and makes two functions of straight-line Python (emit.py) with a careful twin behind
+them (plain.py). Their bytes equal fastavro's, which tests/unit/test_codec.py checks for every record of the catalogue.
+
+Wire: `header` (magic byte 0 and the schema id, see `header_of`), then the record. Arrays are tuples, maps dicts, optionals `X | None`,
+enums members of their class, timestamps and dates plain integers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from orderflow.schemas import emit
+from orderflow.schemas.avsc import Array, Enum, Json, Map, Node, Nullable, Record, parse
+from orderflow.schemas.plain import CodecError, Layout, Makers
+
+HEADER_BYTES = 5
+"""Confluent framing: one zero byte, four bytes of schema id, big-endian."""
+
+
+class RecordCodec(NamedTuple):
+    """`encode(value)` and `decode(data) -> value`; compiled with a lead: `encode(meta, key, value)`, `decode(data) -> (meta, key, value)`.
+
+    Both raise CodecError: encode for a value that does not fit, decode for anything but exactly one record under its header.
+    """
+
+    encode: Callable[..., bytes]
+    decode: Callable[[bytes], Any]
+
+
+def header_of(schema_id: int) -> bytes:
+    """The five bytes before a record written under this registry id."""
+    return b"\0" + schema_id.to_bytes(4, "big")
+
+
+def schema_id_of(data: bytes) -> int:
+    """The registry id a record was written under. CodecError when it is not framed."""
+    if len(data) < HEADER_BYTES or data[0]:
+        raise CodecError(f"not framed: {data[:HEADER_BYTES].hex() or 'empty'}")
+    return int.from_bytes(data[1:HEADER_BYTES], "big")
+
+
+def compile_record(schema: Json, makers: Makers, lead: int = 0, header: bytes = b"") -> RecordCodec:
+    """The codec of one record.
+
+    `schema` is self-contained (`avsc.expanded`). `makers` has the class of every record and enum in it by Avro full name; a record's is
+    called with its values in field order. With `lead=2` the record's first two fields are meta and key and stand outside of the value.
+    CodecError when a class is missing or has other fields, in another order, than its record.
+    """
+    if lead not in (0, 2):
+        raise CodecError(f"lead is 0 or 2, not {lead}")
+    layout = bind(parse(schema), makers, lead, header)
+    return RecordCodec(emit.encoder(layout, layout.encode), emit.decoder(layout, layout.decode))
+
+
+def bind(record: Record, makers: Makers, lead: int = 0, header: bytes = b"") -> Layout:
+    """A record with its classes, checked against each other."""
+    layout = Layout(record, makers, lead, header)
+    _check(record, layout, lead)
+    return layout
+
+
+def _check(node: Node, layout: Layout, lead: int) -> None:
+    match node:
+        case Record():
+            names = tuple(field.name for field in node.fields[lead:])
+            made = layout.makers.get(node.name)
+            if made is None:
+                raise CodecError(f"{node.name}: no class given")
+            fields = getattr(made, "__struct_fields__", names)
+            if fields != names:
+                raise CodecError(f"{node.name}: its fields are {', '.join(names)}, those of {made!r} {', '.join(fields)}")
+            for field in node.fields:
+                _check(field.node, layout, 0)
+        case Enum():
+            if node.name not in layout.makers:
+                raise CodecError(f"{node.name}: no class given")
+            layout.members(node)
+        case Array(of) | Map(of) | Nullable(of):
+            _check(of, layout, 0)
+        case _:
+            pass
+
+
+__all__ = ["HEADER_BYTES", "CodecError", "RecordCodec", "bind", "compile_record", "header_of", "schema_id_of"]

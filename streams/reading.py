@@ -1,0 +1,217 @@
+"""Where a worker's committed rows are read: one entity, bounded lists, health. Never anything that is not committed.
+
+A read that arrives while a commit is under way waits for it, so that whoever saw a reply also sees its row.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client import generate_latest
+
+from orderflow.schemas.partitioner import partition_of
+from orderflow.streams.domain.contract import Get, HeadRow
+from orderflow.streams.engine import Engine, Partition
+from orderflow.streams.topology import KeySpace
+from orderflow.tables.rows import Table
+
+LIST_MAX = 500
+COMMIT_WAIT_S = 5.0
+COMMIT_POLL_S = 0.001
+STALLED_S = 30.0
+JSON = {"Content-Type": "application/json"}
+
+
+class NotHere(Exception):
+    """The answer to a read this worker cannot serve: HTTP status and what to do."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Reader:
+    """Committed rows of the partitions this worker owns."""
+
+    def __init__(self, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> None:
+        self.engine, self.partitions = engine, partitions
+        self.spaces = {space.main: space for space in spaces}
+        self.logs = {source.space: source for source in engine.logs.values()}
+
+    def partition(self, space: KeySpace, key: str) -> Partition:
+        """The running partition of a key. Raises NotHere: 421 when another worker owns it, 503 while it is restored."""
+        source = self.logs[space.name]
+        number = partition_of(key.encode(), self.partitions)
+        partition = self.engine.partitions.get((source.topic, number))
+        if partition is None:
+            raise NotHere(421, f"{source.topic}[{number}] is not owned by this worker")
+        if not partition.running:
+            done, total = self.engine.restoring.get((source.topic, number), (0, 0))
+            raise NotHere(503, f"{source.topic}[{number}] is being restored: {done} of {total} records")
+        return partition
+
+    def snapshot(self, space: KeySpace, key: str) -> Any:
+        """The main snapshot of a key as committed, or None."""
+        partition = self.partition(space, key)
+        return self.snapshot_in(space, partition, key)
+
+    def snapshot_in(self, space: KeySpace, partition: Partition, key: str) -> Any:
+        rules, tables = space.rules, partition.rows.tables
+        values: dict[str, Any] = {}
+        initial = rules.INITIAL
+        for ref in rules.view(key):
+            if ref.table in space.lookups:
+                continue
+            table, field = tables[ref.table], ref.table.replace("-", "_")
+            if isinstance(ref, Get):
+                row = committed(partition, table, ref.key)
+                if getattr(initial, field) is None:
+                    values[field] = row
+                elif row is not None:
+                    values.setdefault(field, {})[ref.key] = row
+            else:
+                found = partition.family.scan(table.prefix + ref.prefix.encode())
+                values[field] = {raw[1:].decode(): table.decode(value) for _, (raw, value) in zip(range(ref.limit), found, strict=False)}
+        head: HeadRow | None = committed(partition, tables["head"], key)
+        snapshots = rules.snapshots(initial, rules.State(**values), head.sequence if head else 0, partition.committed.turn_time)
+        return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == space.main), None)
+
+    def running(self, space: KeySpace) -> list[Partition]:
+        """The partitions of a key space that can be read here."""
+        topic = self.logs[space.name].topic
+        return [partition for (name, _), partition in list(self.engine.partitions.items()) if name == topic and partition.running]
+
+    def orders(self, wanted: Callable[[Any], bool], label: Callable[[Any], str], limit: int) -> dict[str, Any]:
+        """At most `limit` orders that are wanted, and how many there are, by label. Reads every order row of this worker."""
+        space = self.spaces["order"]
+        total, by_label, items = 0, dict[str, int](), []
+        partitions = self.running(space)
+        for partition in partitions:
+            table = partition.rows.tables["order"]
+            for raw, value in partition.family.scan(table.prefix):
+                row = table.decode(value)
+                if not wanted(row):
+                    continue
+                total += 1
+                name = label(row)
+                by_label[name] = by_label.get(name, 0) + 1
+                if len(items) < limit:
+                    items.append(self.snapshot_in(space, partition, raw[1:].decode()))
+        return {"total": total, "by_label": by_label, "items": items, "partitions": [partition.number for partition in partitions]}
+
+    def reservations(self, overdue_only: bool, limit: int) -> dict[str, Any]:
+        """Open reservations by due time; overdue by more than `overdue_s` on caught-up partitions there should never be one."""
+        space = self.spaces["stock"]
+        now = time.time_ns() // 1000
+        items, caught_up = [], True
+        for partition in self.running(space):
+            caught_up = caught_up and partition.caught_up
+            table = partition.rows.tables["reservation"]
+            for raw, value in partition.family.scan(table.prefix):
+                row = table.decode(value)
+                due = table.due(row) if table.due is not None else None
+                if due is None or (overdue_only and due[1] >= now):
+                    continue
+                items.append((due[1], raw[1:].decode(), row))
+        items.sort(key=lambda item: item[:2])
+        views = [{**msgspec.to_builtins(row), "overdue_s": round(max(0, now - due) / 1e6, 3)} for due, _, row in items[:limit]]
+        return {"total": len(items), "caught_up": caught_up, "items": views, "partitions": [p.number for p in self.running(space)]}
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """200 when every partition that is assigned here is restored and caught up."""
+        engine = self.engine
+        partitions = list(engine.partitions.items())
+        behind = [f"{topic}[{number}]" for (topic, number), p in partitions if not (p.running and p.caught_up)]
+        restoring = {f"{topic}[{number}]": progress for (topic, number), progress in engine.restoring.items()}
+        stalled = time.monotonic() - engine.last_step > STALLED_S
+        ready = engine.generation > 0 and not behind and not stalled
+        return (200 if ready else 503), {
+            "ready": ready,
+            "partitions": len(partitions),
+            "behind": behind,
+            "restoring": restoring,
+            "stalled": stalled,
+        }
+
+
+def committed(partition: Partition, table: Table, key: str) -> Any:
+    """A row as it is on disk, from any thread."""
+    value = partition.family.get(table.prefix + key.encode())
+    return None if value is None else table.decode(value)
+
+
+def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> Reader:
+    """Serve the reader on the worker's web endpoint."""
+    reader = Reader(engine, spaces, partitions)
+
+    async def settled() -> None:
+        deadline = time.monotonic() + COMMIT_WAIT_S
+        while not engine.settled.is_set():
+            if time.monotonic() > deadline:
+                raise NotHere(503, "a commit is under way")
+            await asyncio.sleep(COMMIT_POLL_S)
+
+    def answer(view: Any, value: Any, status: int = 200) -> Any:
+        return view.bytes(msgspec.json.encode(value), content_type="application/json", status=status)
+
+    async def serve(view: Any, read: Callable[[], Any]) -> Any:
+        try:
+            await settled()
+            value = await asyncio.get_running_loop().run_in_executor(None, read)
+        except NotHere as refusal:
+            return answer(view, {"detail": str(refusal)}, refusal.status)
+        if value is None:
+            return answer(view, {"detail": "not found"}, 404)
+        return answer(view, value)
+
+    @app.page("/rows/{aggregate}/{key}")
+    async def row(view: Any, request: Any, aggregate: str, key: str) -> Any:
+        space = reader.spaces.get(aggregate)
+        if space is None:
+            return answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
+        return await serve(view, lambda: reader.snapshot(space, key))
+
+    @app.page("/list/orders")
+    async def orders(view: Any, request: Any) -> Any:
+        query = request.query
+        status, status_not, sku = query.get("status"), query.get("status_not"), query.get("sku")
+        customer, channel = query.get("customer"), query.get("channel")
+
+        def wanted(order: Any) -> bool:
+            name = label(order)
+            return (
+                (status is None or name == status)
+                and (status_not is None or name != status_not)
+                and (sku is None or any(line.sku == sku for line in order.lines))
+                and (customer is None or order.customer_ref == customer)
+                and (channel is None or order.channel == channel)
+            )
+
+        return await serve(view, lambda: reader.orders(wanted, label, _limit(query)))
+
+    @app.page("/list/reservations")
+    async def reservations(view: Any, request: Any) -> Any:
+        overdue = request.query.get("overdue", "false").lower() == "true"
+        return await serve(view, lambda: reader.reservations(overdue, _limit(request.query)))
+
+    @app.page("/health/live")
+    async def live(view: Any, request: Any) -> Any:
+        return answer(view, {"live": True})
+
+    @app.page("/health/ready")
+    async def ready(view: Any, request: Any) -> Any:
+        status, body = reader.health()
+        return answer(view, body, status)
+
+    @app.page("/metrics")
+    async def metrics(view: Any, request: Any) -> Any:
+        return view.bytes(generate_latest(), content_type="text/plain")
+
+    return reader
+
+
+def _limit(query: Any) -> int:
+    value = query.get("limit", str(LIST_MAX))
+    return max(1, min(int(value), LIST_MAX)) if value.isdigit() else LIST_MAX

@@ -1,0 +1,68 @@
+"""What a worker can be told, from the environment (ORDERFLOW_...), and why it would refuse to start with it."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orderflow.streams.domain.contract import Settings as Rules
+
+GIVE_UP_SESSIONS_MIN = 4
+
+
+class WorkerSettings(BaseSettings):
+    """One worker process. Names end with their unit; every wait, size and count has a bound."""
+
+    model_config = SettingsConfigDict(env_prefix="ORDERFLOW_", extra="ignore", frozen=True)
+
+    bootstrap: str = "127.0.0.1:9092"
+    """Kafka's bootstrap servers."""
+    registry: str = "http://127.0.0.1:8081"
+    """The schema registry's Confluent API; needed at set-up and for unknown schema ids only."""
+    prefix: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """First part of every topic's name, so that several systems can share a cluster."""
+    partitions: int = Field(4, ge=1, le=1024)
+    """Partitions per key space, fixed for life."""
+    group: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Consumer group: the workers that share the work."""
+    instance: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    """This worker's name in the group; empty takes the one in the data directory."""
+    data: Path = Path(".orderflow")
+    """The worker's data directory: RocksDB, identity, cached schema ids."""
+    worker_host: str = "127.0.0.1"
+    worker_port: int = Field(6066, ge=1, le=65535)
+    """Where edges read this worker's rows."""
+    worker_address: str = ""
+    """The same as other machines reach it; empty means http://<host>:<port>."""
+    membership: str = Field("static", pattern="^(static|dynamic)$")
+    """static: a restart in place keeps its partitions; dynamic: for workers that come and go."""
+    session_timeout_s: float = Field(10.0, ge=1, le=300)
+    commit_interval_s: float = Field(0.1, gt=0, le=5)
+    commit_records: int = Field(10_000, ge=1)
+    commit_idle_s: float = Field(0.005, ge=0.001, le=1)
+    batch_records: int = Field(2_000, ge=1, le=100_000)
+    locations: str = "main"
+    """Known stock locations, separated by commas, until their key space exists."""
+    give_up_s: int = Field(120, ge=5)
+    """How long a saga waits for an answer inside the system before it asks the owner to release."""
+    log_format: str = Field("console", pattern="^(console|json)$")
+
+    @property
+    def address(self) -> str:
+        return self.worker_address or f"http://{self.worker_host}:{self.worker_port}"
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(locations=tuple(name.strip() for name in self.locations.split(",") if name.strip()), give_up_s=self.give_up_s)
+
+    def refusals(self) -> list[str]:
+        """Every reason not to start, each naming its variable; empty when the worker may start."""
+        found = []
+        if not self.rules.locations:
+            found.append("ORDERFLOW_LOCATIONS is empty: name at least one stock location")
+        if self.give_up_s < GIVE_UP_SESSIONS_MIN * self.session_timeout_s:
+            found.append(
+                f"ORDERFLOW_GIVE_UP_S={self.give_up_s} is shorter than {GIVE_UP_SESSIONS_MIN} session timeouts "
+                f"(ORDERFLOW_SESSION_TIMEOUT_S={self.session_timeout_s:g}): a saga would give up while its worker is being replaced"
+            )
+        return found

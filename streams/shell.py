@@ -1,0 +1,40 @@
+"""Faust as the shell: an app with one agent per command log, each handing its batches to one plain function."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from orderflow.streams.engine import Engine, Log, Work
+from orderflow.streams.telemetry import Telemetry
+from orderflow.streams.transport import App, BatchSchema
+
+Process = Callable[[Work], None]
+"""Decide a batch and leave the answer in `work.result`."""
+
+
+def build_app(engine: Engine, process: Process, *, group: str, data: Path, host: str, port: int) -> App:
+    """A Faust app over this engine. Its web endpoint runs in a thread of its own, so that a long batch does not silence it."""
+    telemetry = Telemetry(engine)
+    engine.on_commit = telemetry.committed
+    app = App(group, engine=engine, datadir=str(data / "faust"), web_host=host, web_bind=host, web_port=port, web_in_thread=True)
+    for source in engine.logs.values():
+        _add_agent(app, source, process)
+    return app
+
+
+def _add_agent(app: App, source: Log, process: Process) -> None:
+    topic = app.topic(source.topic, schema=BatchSchema())
+
+    async def decide(stream: Any) -> None:
+        async for work in stream:
+            process(work)
+
+    app.agent(topic, name=f"orderflow.{source.space}")(decide)
+
+
+def run_app(app: App) -> None:
+    """Run until told to stop. Exits the process: 0 after a clean stop, 10 to 13 when a supervisor has to start it again."""
+    app.finalize()
+    faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, console_port=0).execute_from_commandline()

@@ -1,0 +1,126 @@
+"""The whole system as one readable value: key spaces, their rules and tables, their lookups. `orderflow topology` prints it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from orderflow.streams.domain import channel, orders, stock
+from orderflow.streams.domain.contract import AnswerRow, CommandMeta, EventMeta, Get, HeadRow, Range, Send, Settle, Snapshot, Turn
+
+
+class Rules(Protocol):
+    """What a key space's module offers; streams/domain/contract.py says what each function means."""
+
+    State: type[Any]
+
+    def reads(self, key: str, command: Any) -> tuple[Get | Range, ...]: ...
+    def recall(self, state: Any, command: Any) -> tuple[Send, ...] | None: ...
+    def decide(self, state: Any, command: Any, turn: Turn) -> tuple[Any, ...]: ...
+    def evolve(self, state: Any, event: Any, meta: EventMeta) -> Any: ...
+    def react(self, state: Any, event: Any, meta: EventMeta) -> tuple[Send | Settle, ...]: ...
+    def waits(self, state: Any, command: Any, command_id: str) -> bool: ...
+    def violations(self, state: Any) -> tuple[str, ...]: ...
+    def snapshots(self, before: Any, after: Any, head_sequence: int, at: int) -> tuple[Snapshot, ...]: ...
+
+
+class TableSpec(Struct, frozen=True):
+    """A table of a key space. `number` is its place on disk: never reuse or change one."""
+
+    name: str
+    number: int
+    row: type
+    due: Callable[[Any], tuple[str, int] | None] | None = None
+    indexes: Mapping[str, Callable[[Any], str | None]] = {}
+
+    @property
+    def field(self) -> str:
+        """The field of the space's State that holds these rows."""
+        return self.name.replace("-", "_")
+
+
+class KeySpace(Struct, frozen=True):
+    """One key, one command log, one writer. `answered_by_rows`: commands whose repeat a row they made answers, so no answer row is kept."""
+
+    name: str
+    rules: Any
+    tables: tuple[TableSpec, ...]
+    main: str
+    """The aggregate whose snapshot answers a command."""
+    answered_by_rows: frozenset[str]
+    version: Callable[[Any, Any], int]
+    """(state, event) -> the version of the entity the event is about: the ETag."""
+    creates: frozenset[str] = frozenset()
+    """Commands that are answered by the row they make when applied, by an answer row when refused."""
+    lookups: tuple[str, ...] = ()
+    """Aggregates of other key spaces read as lookups."""
+
+    def table(self, name: str) -> TableSpec:
+        return next(table for table in self.tables if table.name == name)
+
+
+HEAD = TableSpec("head", 0, HeadRow)
+
+
+def _answer_age(row: AnswerRow) -> str | None:
+    return None if row.outcome == "pending" else f"{row.at:020d}"
+
+
+ANSWER = TableSpec("answer", 1, AnswerRow, indexes={"age": _answer_age})
+
+
+def _order_version(state: Any, event: Any) -> int:
+    fulfillment = state.fulfillment.get(getattr(event, "fulfillment_id", ""))
+    entity = fulfillment or state.order
+    return entity.version if entity else 0
+
+
+STOCK = KeySpace(
+    name="stock",
+    rules=stock,
+    tables=(
+        HEAD,
+        ANSWER,
+        TableSpec("stock", 2, stock.StockRow),
+        TableSpec("reservation", 3, stock.ReservationRow, due=stock.DUE["reservation"], indexes=stock.INDEXES["reservation"]),
+    ),
+    main="stock",
+    answered_by_rows=frozenset({"CommitReservation", "ReleaseReservation", "ExtendReservation", "TimerDue"}),
+    creates=frozenset({"ReserveStock"}),
+    version=lambda state, event: state.stock.version if state.stock else 0,
+)
+ORDERS = KeySpace(
+    name="orders",
+    rules=orders,
+    tables=(
+        HEAD,
+        ANSWER,
+        TableSpec("order", 2, orders.OrderRow, due=orders.DUE["order"]),
+        TableSpec("stock-answer", 3, orders.StockAnswerRow),
+        TableSpec("fulfillment", 4, orders.FulfillmentRow, due=orders.DUE["fulfillment"]),
+    ),
+    main="order",
+    answered_by_rows=frozenset({"RecordStockAnswer", "TimerDue"}),
+    version=_order_version,
+    lookups=("channel",),
+)
+CATALOG = KeySpace(
+    name="catalog",
+    rules=channel,
+    tables=(HEAD, ANSWER, TableSpec("channel", 2, channel.ChannelRow)),
+    main="channel",
+    answered_by_rows=frozenset({"TimerDue"}),
+    version=lambda state, event: state.channel.version if state.channel else 0,
+)
+SPACES = (ORDERS, STOCK, CATALOG)
+
+
+def space_named(name: str) -> KeySpace:
+    """The key space of that name; KeyError names the ones there are."""
+    for space in SPACES:
+        if space.name == name:
+            return space
+    raise KeyError(f"no key space {name!r}; there are {', '.join(space.name for space in SPACES)}")
+
+
+__all__ = ["ANSWER", "CATALOG", "HEAD", "ORDERS", "SPACES", "STOCK", "CommandMeta", "KeySpace", "Rules", "TableSpec", "space_named"]

@@ -1,0 +1,253 @@
+"""Changelogs -> store, for the partitions a worker has just been given, on a thread and a consumer of its own.
+
+A partition is current when the *end-of-partition event* of every changelog (and of its meta topic) has reached the high watermark
+seen after the last owner was fenced: positions do not pass control records, events do. Rows and positions reach the disk together,
+so an interrupted restore goes on where it was.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from msgspec import Struct
+
+from orderflow.tables.rocks import Batch, Family, Position, Store
+from orderflow.tables.rows import Table
+
+log = structlog.get_logger(__name__)
+
+BATCH_ROWS = 20_000
+ADMIN_DEADLINE_S = 30.0
+STALLED_S = 120.0
+
+
+class RestoreError(Exception):
+    """State could not be restored; the worker must not go on."""
+
+
+class Wanted(Struct, frozen=True):
+    """A partition to restore: its tables and its meta topic, whose last record gives the source position."""
+
+    space: str
+    partition: int
+    tables: tuple[Table, ...]
+    meta_topic: str
+    read_meta: Callable[[bytes], tuple[int, int, str]]
+    """bytes -> (source offset, turn time, transactional id of the last owner)."""
+
+
+class Restored(Struct, frozen=True):
+    """A partition whose rows are current."""
+
+    space: str
+    partition: int
+    position: Position
+    records: int
+    seconds: float
+
+
+class Restorer:
+    """Restores what is put in, one set of partitions at a time, and hands the result to `done` (called on the restore thread)."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: Mapping[str, Any],
+        *,
+        fence: Callable[[str], None],
+        done: Callable[[Restored], None],
+        failed: Callable[[BaseException], None],
+        reached: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._config = dict(config)
+        self._fence, self._done, self._failed, self._reached = fence, done, failed, reached
+        self._queue: queue.Queue[list[Wanted] | None] = queue.Queue()
+        self._canceled: set[tuple[str, int]] = set()
+        self.progress: dict[tuple[str, int], tuple[int, int]] = {}
+        """(space, partition) -> (changelog records read, records there are), while it is being restored."""
+        self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
+        self._thread.start()
+
+    def want(self, partitions: list[Wanted]) -> None:
+        for wanted in partitions:
+            self._canceled.discard((wanted.space, wanted.partition))
+        self._queue.put(partitions)
+
+    def cancel(self, space: str, partition: int) -> None:
+        """The partition went to another worker; a restore under way is dropped."""
+        self._canceled.add((space, partition))
+        self.progress.pop((space, partition), None)
+
+    def stop(self) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            while (partitions := self._queue.get()) is not None:
+                self._restore(partitions)
+        except BaseException as error:
+            self._failed(error)
+
+    def _restore(self, partitions: list[Wanted]) -> None:
+        started = time.monotonic()
+        admin = AdminClient(self._config)
+        jobs = [_Job(wanted, self._store.family(wanted.space, wanted.partition)) for wanted in partitions]
+        ends = _end_offsets(admin, [tp for job in jobs for tp in job.topic_partitions()])
+        for job in jobs:
+            if not job.plan(ends):
+                log.warning("restore.wiped", space=job.wanted.space, partition=job.wanted.partition, why="local state is ahead of the log")
+                job.family = self._store.wipe(job.wanted.space, job.wanted.partition)
+                job.plan(ends)
+            self.progress[job.id] = (0, job.total)
+        self._reached("during_restore")
+        if any(job.todo for job in jobs):
+            self._read(jobs)
+        for job in jobs:
+            self.progress.pop(job.id, None)
+            if job.id not in self._canceled:
+                seconds = round(time.monotonic() - started, 3)
+                self._done(Restored(job.wanted.space, job.wanted.partition, job.position(), job.records, seconds))
+
+    def _read(self, jobs: list["_Job"]) -> None:
+        by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}
+        consumer = Consumer(
+            {
+                **self._config,
+                "group.id": "orderflow-restore",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.queue.backoff.ms": 5,
+                "queued.min.messages": 100_000,
+                "queued.max.messages.kbytes": 65_536,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        consumer.assign([TopicPartition(topic, job.wanted.partition, job.start(topic)) for job in jobs for topic in job.todo])
+        last_progress = time.monotonic()
+        try:
+            while any(job.todo for job in jobs if job.id not in self._canceled):
+                messages = consumer.consume(10_000, 0.05)
+                for message in messages:
+                    job = by_topic[message.topic(), message.partition()]
+                    error = message.error()
+                    if error is None:
+                        job.take(message.topic(), message.key(), message.value(), message.offset())
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        job.reached(message.topic(), message.offset())
+                    else:
+                        raise KafkaException(error)
+                for job in jobs:
+                    self.progress[job.id] = (job.records, job.total)
+                    if len(job.pending) >= BATCH_ROWS or (job.pending and not job.todo):
+                        job.write(self._store)
+                if messages:
+                    last_progress = time.monotonic()
+                elif time.monotonic() - last_progress > 0.3:
+                    self._fence_last_owners(jobs)
+                    if time.monotonic() - last_progress > STALLED_S:
+                        raise RestoreError(f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}")
+        finally:
+            consumer.close()
+        for job in jobs:
+            job.write(self._store)
+
+    def _fence_last_owners(self, jobs: list["_Job"]) -> None:
+        """A dead owner's open transaction holds back the last stable offset: end it instead of waiting for its timeout."""
+        for job in jobs:
+            if job.todo and job.last_owner and not job.fenced:
+                job.fenced = True
+                self._fence(job.last_owner)
+
+
+class _Job:
+    """One partition under restore: where each topic stands, where it must come to, and what is not on disk yet."""
+
+    def __init__(self, wanted: Wanted, family: Family) -> None:
+        self.wanted, self.family = wanted, family
+        self.id = (wanted.space, wanted.partition)
+        self.tables = {table.changelog: table for table in wanted.tables}
+        self.ends: dict[str, int] = {}
+        self.todo: set[str] = set()
+        self.pending: dict[bytes, tuple[Table, str, bytes | None]] = {}
+        self.records = self.total = 0
+        self.last_owner, self.fenced = "", False
+        self._positions: dict[str, int] = {}
+        self._source = self._turn_time = 0
+
+    def topic_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, self.wanted.partition) for topic in (*self.tables, self.wanted.meta_topic)]
+
+    def plan(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """Compare the disk's positions with the log's ends. False: the disk is ahead, so it is of another life."""
+        position = self.family.position()
+        self._positions = dict(position.changelogs)
+        self._source, self._turn_time = position.source_offset, position.turn_time
+        self.ends = {tp.topic: ends[tp.topic, tp.partition] for tp in self.topic_partitions()}
+        self.todo = {topic for topic, end in self.ends.items() if self._positions.get(topic, 0) < end}
+        self.total = sum(max(0, end - self._positions.get(topic, 0)) for topic, end in self.ends.items())
+        return all(self._positions.get(topic, 0) <= end for topic, end in self.ends.items())
+
+    def start(self, topic: str) -> int:
+        return self._positions.get(topic, 0)
+
+    def take(self, topic: str, key: bytes, value: bytes | None, offset: int) -> None:
+        self.records += 1
+        self._positions[topic] = offset + 1
+        if topic == self.wanted.meta_topic:
+            if value is not None:
+                self._source, self._turn_time, self.last_owner = self.wanted.read_meta(value)
+            return
+        table = self.tables[topic]
+        self.pending[table.prefix + key] = (table, key.decode(), value)
+
+    def reached(self, topic: str, offset: int) -> None:
+        """The end-of-partition event of a topic; its offset is past control records."""
+        self._positions[topic] = offset
+        if offset >= self.ends[topic]:
+            self.todo.discard(topic)
+
+    def write(self, store: Store) -> None:
+        """Rows, their index entries and the positions, together. The source position counts only when all is read."""
+        batch, pending = Batch(), self.pending
+        indexed = [raw for raw, (table, _, _) in pending.items() if table.due is not None or table.indexes]
+        before = dict(zip(indexed, self.family.multi_get(indexed), strict=True)) if indexed else {}
+        for raw, (table, key, value) in pending.items():
+            old = before.get(raw)
+            if old is not None:
+                for entry in table.index_entries(key, table.decode(old)):
+                    batch.delete(self.family, entry)
+            if value is None:
+                batch.delete(self.family, raw)
+                continue
+            batch.put(self.family, raw, value)
+            if raw in before:
+                for entry, target in table.index_entries(key, table.decode(value)).items():
+                    batch.put(self.family, entry, target)
+        batch.position(self.family, self.position())
+        store.write(batch)
+        self.pending = {}
+
+    def position(self) -> Position:
+        return Position(self._source, self._turn_time, self._positions)
+
+
+def _end_offsets(admin: AdminClient, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+    """High watermarks, open transactions included; asked again while a new topic has no leader."""
+    deadline = time.monotonic() + ADMIN_DEADLINE_S
+    while True:
+        try:
+            futures = admin.list_offsets({tp: OffsetSpec.latest() for tp in partitions}, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+            return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise RestoreError(f"the changelogs' ends are not to be had: {error.args[0].str()}") from error
+            time.sleep(0.1)
