@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -21,10 +20,12 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from orderflow.http.limits import Limits, is_safe
 from orderflow.http.problems import Fault, Problem
+from orderflow.streams.domain.zones import is_zone
 
 FAULTS_MAX = 100
 DEPTH_MAX = 8
@@ -72,10 +73,8 @@ def _some(value: Any, info: ValidationInfo) -> Any:
 
 
 def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (OSError, ValueError) as error:
-        raise PydanticCustomError("time_zone", "must be the name of a time zone, such as Asia/Ho_Chi_Minh") from error
+    if not is_zone(value):
+        raise PydanticCustomError("time_zone", "must be the name of a time zone, such as Asia/Ho_Chi_Minh")
     return value
 
 
@@ -160,7 +159,7 @@ def _distinct(lines: list[Line], info: ValidationInfo) -> list[Line]:
     return lines
 
 
-_LINES = {"minItems": 1, "maxItems": _LIMITS.lines_max}
+_LINES: JsonDict = {"minItems": 1, "maxItems": _LIMITS.lines_max}
 
 
 class PlaceOrderBody(Body):

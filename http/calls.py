@@ -3,6 +3,7 @@
 Route modules see a Call and nothing of aiohttp's request: they name a body model, send a command, and turn its outcome into a view.
 """
 
+import asyncio
 import re
 import time
 from typing import TypeVar
@@ -14,40 +15,46 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orderflow.http import bodies, idempotency, limits
-from orderflow.http.gateway import Applied, Ask, Denied, Gateway, Outcome
+from orderflow.http.gateway import Ask, Denied, Gateway, Outcome
 from orderflow.http.meters import Meters
 from orderflow.http.problems import Fault, Problem
 from orderflow.http.reads import Reads
 from orderflow.http.settings import EdgeSettings
 from orderflow.http.timeline import Timeline
+from orderflow.http.views import AcceptedView
+from orderflow.schemas import catalog
 from orderflow.streams.domain.contract import CommandMeta
 
 Model = TypeVar("Model", bound=BaseModel)
 _REQUEST_ID = re.compile(bodies.ID_PATTERN)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+PARKED = "PARKED"
+"""The reason of a command that went to the dead letters."""
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
 class Caller(Struct, frozen=True):
-    """Who asks. Neither name holds `|` (contracts.md 1)."""
+    """Who asks, and as what: customer or staff. No name holds `|` (contracts.md 1)."""
 
     tenant: str
     principal: str
+    role: str
 
 
-DEMO = Caller("main", "demo")
+DEMO = Caller("main", "demo", "staff")
 """Everybody, in the profile that asks nobody for a token."""
 
 
 class Parts(Struct, frozen=True):
-    """What serves a call."""
+    """What serves a call. `draining` is set once the edge is asked to stop."""
 
     settings: EdgeSettings
     gateway: Gateway
     reads: Reads
     timeline: Timeline
     meters: Meters
+    draining: asyncio.Event
 
 
 class Name(Struct, frozen=True):
@@ -132,12 +139,23 @@ class Call:
                 more["shortages"] = [
                     {"sku": each.sku, "requested": each.requested, "available": each.available} for each in denied.refused.shortages
                 ]
-        status = None
-        if denied.reason == "VERSION_CONFLICT" and version_in(self.request.headers) is not None:
-            status = 412
-        elif denied.refused is None:
+        status = catalog.http_code(denied.reason, if_match=version_in(self.request.headers) is not None)
+        if denied.reason == PARKED:
             status, detail = 500, "the command could not be decided and was set aside for an operator"
         return Problem(denied.reason, detail, status=status, members=more)
+
+    def show(self, view: BaseModel, version: int) -> web.Response:
+        """200 with the view and its ETag, or 304 when the caller has this version already."""
+        if self.request.headers.get("If-None-Match") == f'"{version}"':
+            return web.Response(status=304, headers={"ETag": f'"{version}"'})
+        return view_response(200, view, version=version)
+
+    def accepted(self, name: Name, location: str, *, order_id: str | None = None, sku: str | None = None) -> web.Response:
+        """202: the command is in the log and has no outcome yet; `location` is the resource itself."""
+        view = AcceptedView(location=location, command_id=name.command_id, order_id=order_id, sku=sku)
+        headers = {"Location": location, "Retry-After": str(self.parts.settings.retry_after_s)}
+        body = view.model_dump_json(exclude_none=True).encode()
+        return web.Response(status=202, body=body, content_type="application/json", headers=headers)
 
 
 def view_response(status: int, view: BaseModel, *, version: int | None = None, location: str = "") -> web.Response:
@@ -148,12 +166,6 @@ def view_response(status: int, view: BaseModel, *, version: int | None = None, l
     if location:
         headers["Location"] = location
     return web.Response(status=status, body=view.model_dump_json().encode(), content_type="application/json", headers=headers)
-
-
-def accepted(view: BaseModel, location: str, retry_after_s: int) -> web.Response:
-    """202: in the log, no outcome yet."""
-    headers = {"Location": location, "Retry-After": str(retry_after_s)}
-    return web.Response(status=202, body=view.model_dump_json(exclude_none=True).encode(), content_type="application/json", headers=headers)
 
 
 def request_id_in(headers: CIMultiDictProxy[str]) -> str:

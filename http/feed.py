@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -33,20 +34,21 @@ class Source(Struct, frozen=True):
 class Feed:
     """The thread, its consumer and its sources."""
 
-    def __init__(self, config: dict[str, object], sources: tuple[Source, ...]) -> None:
+    def __init__(self, config: dict[str, Any], sources: tuple[Source, ...], timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._consumer = Consumer(config)
         self._sources = {(source.topic, source.partition): source for source in sources}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-feed", daemon=True)
 
-    async def start(self, timeout_s: float) -> None:
+    async def start(self) -> None:
         """Begin to hear. When this returns nothing that is answered from now on can be missed.
 
         Raises:
-            KafkaException: the broker did not tell where the partitions end within `timeout_s`.
+            KafkaException: the broker did not tell within `timeout_s` where the partitions end.
         """
         self._loop = asyncio.get_running_loop()
-        self._consumer.assign(await asyncio.to_thread(self._positions, timeout_s))
+        self._consumer.assign(await asyncio.to_thread(self._positions, self._timeout_s))
         self._thread.start()
 
     async def close(self) -> None:

@@ -1,12 +1,11 @@
 """Commands to Kafka and their answers back: the one place of the edge that writes.
 
-A command is in the log or the caller hears 503; its outcome arrives on this edge's partition of orderflow.replies.v1 or the caller
-hears 202. Two threads do what librdkafka does; futures are resolved on the event loop, so nothing else here needs a lock.
+A command is in the log or the caller hears 503; its outcome arrives on this edge's partition of the replies topic or the caller hears
+202. librdkafka works on threads of its own; futures are resolved on the event loop, so nothing else here needs a lock.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -27,35 +26,36 @@ POLL_S = 0.1
 
 
 class Ask(Struct, frozen=True):
-    """A command for the log of `key`, and how far its trace has come."""
+    """A command for the log of `key`; `headers` carry its trace."""
 
     space: str
     key: str
     command: Struct
     meta: CommandMeta
-    traceparent: str = ""
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Applied(Struct, frozen=True):
     """It happened. `snapshot` is the owner's main aggregate after it, None where there is nothing to show."""
 
     snapshot: Struct | None
-    sequence: int
 
 
 class Denied(Struct, frozen=True):
-    """It was refused for one reason; `refused` is the event that says so, None when the command could not even be decided."""
+    """It was refused for one reason; `refused` is the event that says so, None when there is none."""
 
     reason: str
-    refused: Refused | None
-    sequence: int
+    refused: Refused | None = None
 
 
 Outcome = Applied | Denied
 
 
 class Gateway(Protocol):
-    """What routes need of it."""
+    """What the edge needs of it."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
 
     async def ask(self, ask: Ask) -> Outcome | None:
         """Send a command and wait for its outcome; None when it is in the log and has no outcome yet.
@@ -66,6 +66,13 @@ class Gateway(Protocol):
 
     async def alive(self) -> bool:
         """Does the log answer?"""
+
+    async def failed(self) -> None:
+        """Return never, or raise once the producer has failed for good."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many callers wait."""
 
 
 class KafkaGateway:
@@ -79,18 +86,19 @@ class KafkaGateway:
         """This edge's partition of the replies topic."""
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self._stop = threading.Event()
-        self._producer = Producer(producer_config(settings, self.edge_id))
-        self._poller = threading.Thread(target=self._poll, name="edge-deliveries", daemon=True)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._fatal: asyncio.Future[None] = self._loop.create_future()
+        self._producer = Producer({**producer_config(self.settings, self.edge_id), "error_cb": self._on_error})
+        self._poller = threading.Thread(target=self._poll, name="edge-deliveries", daemon=True)
         self._poller.start()
 
     async def close(self) -> None:
         """Let the log take what was sent, within produce_timeout_s."""
         await asyncio.to_thread(self._producer.flush, self.settings.produce_timeout_s)
         self._stop.set()
-        await asyncio.to_thread(self._poller.join, 2 * POLL_S)
+        await asyncio.to_thread(self._poller.join, 10 * POLL_S)
 
     @property
     def in_flight(self) -> int:
@@ -116,33 +124,34 @@ class KafkaGateway:
         """Return when the log has acknowledged the command."""
         space = self.records.of(ask.space)
         value = space.encode_command(structs.replace(ask.meta, reply_to=reply_to), ask.key, ask.command)
-        headers = [("traceparent", ask.traceparent.encode())] if ask.traceparent else []
         delivered: asyncio.Future[None] = self._loop.create_future()
 
         def report(error: KafkaError | None, message: object) -> None:
             self._loop.call_soon_threadsafe(_settle, delivered, error)
 
         try:
-            self._producer.produce(space.commands, value=value, key=ask.key.encode(), headers=headers, on_delivery=report)
+            self._producer.produce(space.commands, value=value, key=ask.key.encode(), headers=list(ask.headers), on_delivery=report)
             await delivered
         except (BufferError, KafkaException) as error:
-            log.warning("command.not_taken", space=ask.space, error=str(error))
-            raise later("LOG_UNAVAILABLE", "the log did not take the command; repeat it", self.settings.retry_after_s) from None
+            log.warning("command.not_taken", topic=space.commands, error=str(error))
+            raise later("LOG_UNAVAILABLE", "the log did not acknowledge the command; repeat it", self.settings.retry_after_s) from None
 
     def hear(self, value: bytes) -> None:
-        """One record of the replies partition, addressed to this edge (its key was compared)."""
+        """One record of the replies partition that is addressed to this edge."""
         reply = self.records.decode_reply(value)
         waiting = self._waiting.get(reply.request_id)
         if waiting is None or waiting.done():
             return
         try:
             waiting.set_result(self._outcome(reply))
-        except Exception as error:
-            log.error("reply.unreadable", command_id=reply.command_id, error=str(error))
+        except Exception as error:  # the answer is there but cannot be read: the caller hears 500, nobody else is disturbed
             waiting.set_exception(error)
 
     def _outcome(self, reply: Reply) -> Outcome:
-        raise NotImplementedError
+        value = self.records.unpack(reply.body).value if reply.body else None
+        if reply.outcome == "applied":
+            return Applied(value)
+        return Denied(reply.reason, value if isinstance(value, Refused) else None)
 
     async def alive(self) -> bool:
         try:
@@ -150,6 +159,13 @@ class KafkaGateway:
         except KafkaException:
             return False
         return True
+
+    async def failed(self) -> None:
+        await self._fatal
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._loop.call_soon_threadsafe(_settle, self._fatal, error)
 
     def _poll(self) -> None:
         while not self._stop.is_set():

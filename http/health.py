@@ -34,6 +34,8 @@ async def metrics(call: Call) -> web.StreamResponse:
 
 ROUTES = (
     Route("GET", "/health/live", live, "Is the process alive?", "operations", {200: AliveView}),
-    Route("GET", "/health/ready", ready, "Can it serve? Says which partitions have no owner.", "operations", {200: ReadyView, 503: ReadyView}),
+    Route(
+        "GET", "/health/ready", ready, "Can it serve? Says which partitions have no owner.", "operations", {200: ReadyView, 503: ReadyView}
+    ),
     Route("GET", "/metrics", metrics, "Figures in the Prometheus text format.", "operations", {200: None}),
 )

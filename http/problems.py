@@ -42,7 +42,7 @@ class Problem(Exception):
         super().__init__(code)
         self.code = code
         self.detail = detail
-        self.status = catalog.http_status(code) if status is None else status
+        self.status = catalog.http_code(code) if status is None else status
         self.faults = list(faults)
         self.headers = dict(headers or {})
         self.members = dict(members or {})

@@ -15,18 +15,14 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
 from orderflow.http.owners import Owners
-from orderflow.http.problems import Problem, later
+from orderflow.http.problems import later
 from orderflow.http.settings import EdgeSettings
-from orderflow.streams.domain.orders import OrderSnapshot
+from orderflow.streams.domain.order_records import OrderSnapshot
+from orderflow.streams.domain.parts import Holder
 
 T = TypeVar("T")
 NEWS_WAIT_S = 0.15
 """How long the first retry waits for news of the owners; the next ones wait twice as long each."""
-
-
-class Holder(Struct, frozen=True):
-    order_id: str
-    attempt: int = 1
 
 
 class ReservationItem(Struct, frozen=True):

@@ -23,7 +23,11 @@ class EdgeSettings(BaseSettings):
     expose: bool = False
     """Bind the demo profile beyond this machine: everybody who reaches the port can then do everything."""
     bootstrap: str = "127.0.0.1:9092"
+    """Kafka's bootstrap servers."""
     registry: str = "http://127.0.0.1:8081"
+    """The schema registry's Confluent API; needed at the first start and for unknown schema ids only."""
+    prefix: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """First part of every topic's name."""
 
     answer_wait_s: float = Field(2.0, gt=0, le=30)
     """How long a POST waits for its outcome before it answers 202 (contracts.md 2)."""

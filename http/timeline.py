@@ -78,7 +78,7 @@ class Timeline:
                     raise KafkaException(error)
                 scanned += 1
                 if message.key() == key.encode():
-                    entries.append(self._entry(topic, message.value()))
+                    entries.append(self._entry(message.value()))
             return Scan(entries, False)
         finally:
             consumer.close()
@@ -92,8 +92,8 @@ class Timeline:
             raise KafkaException(found.error)
         return found
 
-    def _entry(self, topic: str, value: bytes) -> Entry:
-        unpacked = self.records.unpack(topic, value)
+    def _entry(self, value: bytes) -> Entry:
+        unpacked = self.records.unpack(value)
         return Entry(unpacked.meta, type(unpacked.value).__name__, msgspec.to_builtins(unpacked.value))
 
 

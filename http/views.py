@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from orderflow.streams.domain.orders import OrderSnapshot
-from orderflow.streams.domain.stock import StockSnapshot
+from orderflow.http.timeline import Scan
+from orderflow.streams.domain.order_records import OrderSnapshot
+from orderflow.streams.domain.stock_records import StockSnapshot
 
 
 class View(BaseModel):
@@ -220,6 +221,24 @@ def order_view(order: OrderSnapshot) -> OrderView:
         placed_at=None if order.placed_at is None else rfc3339(order.placed_at),
         changed_at=rfc3339(order.at),
     )
+
+
+def timeline_view(order_id: str, scan: Scan) -> TimelineView:
+    entries = [
+        TimelineEntryView(
+            sequence=entry.meta.sequence,
+            event_id=entry.meta.event_id,
+            event=entry.event,
+            at=rfc3339(entry.meta.occurred_at),
+            refused=entry.meta.refused,
+            actor=entry.meta.actor,
+            command_id=entry.meta.command_id,
+            caused_by=entry.meta.caused_by,
+            data=dict(entry.data),
+        )
+        for entry in scan.entries
+    ]
+    return TimelineView(order_id=order_id, events=entries, complete=scan.complete)
 
 
 def stock_view(stock: StockSnapshot) -> StockView:

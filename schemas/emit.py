@@ -11,8 +11,6 @@ from orderflow.schemas import varint
 from orderflow.schemas.avsc import Array, Enum, Map, Node, Nullable, Record, Scalar
 from orderflow.schemas.plain import CodecError, Layout
 
-INSTANT = "timestamp-micros"
-
 
 def encoder(layout: Layout, otherwise: Callable[..., bytes]) -> Callable[..., bytes]:
     """`encode(value)` or, with a lead, `encode(meta, key, value)`; what it cannot do it asks of `otherwise`."""
@@ -85,9 +83,7 @@ class _Encoder(_Source):
                     parts.extend((f"SMALL[len(s := {path}.encode())]", "s"))
             case Scalar(kind="bytes"):
                 parts.extend((f"SMALL[len(s := {path})]", "s"))
-            case Scalar(kind="long", logical=logical) if logical == INSTANT and not isinstance(default, int):
-                parts.extend((f"LOW[(n := {path} << 1) & MASK]", "LOW[n >> 14 & MASK]", "LOW[n >> 28 & MASK]", "TOP[n >> 42]"))
-            case Scalar(kind="long"):
+            case Scalar(kind="long", logical=""):
                 parts.append(f"(SMALL[n] if 0 <= (n := {path}) < 8192 else encode_long(n))")
             case Scalar() | Enum():
                 parts.append(self.one(node, path))
@@ -121,6 +117,8 @@ class _Encoder(_Source):
                 return f"BOOLEAN[{path}]"
             case Scalar(kind="int"):
                 return f"encode_int({path})"
+            case Scalar(logical="timestamp-micros"):
+                return f"INSTANT[{path}]"
             case _:
                 return f"encode_long({path})"
 
@@ -193,7 +191,7 @@ class _Decoder(_Source):
             case Scalar(kind="boolean"):
                 self.line(f"{value} = FLAG[data[p]]")
                 self.line("p += 1")
-            case Scalar(kind="long", logical=logical) if logical == INSTANT and not isinstance(default, int):
+            case Scalar(logical="timestamp-micros") if not isinstance(default, int):
                 self.line("a, b, c, d = four(data, p)")
                 self.line(f"{value} = FIRST[a] | MORE[b] << 13 | MORE[c] << 27 | LAST[d]")
                 self.line("p += 8")

@@ -59,10 +59,11 @@ class Layout(Struct, frozen=True):
             values.append(value)
         if at != len(data):
             raise CodecError(f"{name}: {len(data) - at} bytes after the record")
-        made = self._make(self.record, values[self.lead :], name)
+        made = self.make(self.record, values[self.lead :], name)
         return (*values[: self.lead], made) if self.lead else made
 
-    def _make(self, record: Record, values: list[Any], path: str) -> Any:
+    def make(self, record: Record, values: list[Any], path: str) -> Any:
+        """The record's value from its fields' values. CodecError when its class refuses them."""
         try:
             return self.makers[record.name](*values)
         except (TypeError, ValueError) as error:
@@ -120,26 +121,28 @@ class Layout(Struct, frozen=True):
                 return self._read(node.of, data, at, path) if index else (None, at)
             case Array():
                 items: list[Any] = []
-                while count := (head := _read_count(data, at, path))[0]:
-                    at = head[1]
+                count, at = _read_count(data, at, path)
+                while count:
                     for _ in range(count):
                         item, at = self._read(node.items, data, at, f"{path}[{len(items)}]")
                         items.append(item)
-                return tuple(items), head[1]
+                    count, at = _read_count(data, at, path)
+                return tuple(items), at
             case Map():
                 entries: dict[str, Any] = {}
-                while count := (head := _read_count(data, at, path))[0]:
-                    at = head[1]
+                count, at = _read_count(data, at, path)
+                while count:
                     for _ in range(count):
                         key, at = _read_scalar(Scalar("string"), data, at, f"{path} key")
                         entries[key], at = self._read(node.values, data, at, f"{path}[{key!r}]")
-                return entries, head[1]
+                    count, at = _read_count(data, at, path)
+                return entries, at
             case Record():
                 values = []
                 for field in node.fields:
                     value, at = self._read(field.node, data, at, f"{path}.{field.name}")
                     values.append(value)
-                return self._make(node, values, path), at
+                return self.make(node, values, path), at
             case _:
                 assert_never(node)
 

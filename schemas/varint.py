@@ -6,23 +6,19 @@ its shortcut does not hold, so a wrong use raises instead of lying.
 
 from struct import Struct
 
-LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
 INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 LONG_BYTES_MAX = 10
-MASK = 0x3FFF
+_MASK = 0x3FFF
 """Two bytes of a varint carry 14 bits."""
 
-_SHORT = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(MASK + 1)]
+_SHORT = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(_MASK + 1)]
 """The varint of n < 2**14 that ends here."""
 
 SMALL = _SHORT[::2]
 """Encoded 0 .. 8191, also as lengths and counts."""
 
-LOW = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(MASK + 1)]
+_LOW = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(_MASK + 1)]
 """Fourteen bits with more to follow."""
-
-TOP = {n: _SHORT[n] for n in range(1, MASK + 1)}
-"""The last bits of an eight-byte varint: instants from January 1970 to the year 3111 in microseconds are all of that length."""
 
 BOOLEAN = {False: b"\0", True: b"\1"}
 ZIGZAG = [n >> 1 ^ -(n & 1) for n in range(128)]
@@ -51,17 +47,31 @@ for _high in range(128):
 def encode_long(value: int) -> bytes:
     """Any 64-bit integer. OverflowError beyond, TypeError for what is no integer."""
     n = value << 1 if value >= 0 else ~(value << 1)
-    if n <= MASK:
+    if n <= _MASK:
         return _SHORT[n]
     if n < 1 << 28:
-        return LOW[n & MASK] + _SHORT[n >> 14]
+        return _LOW[n & _MASK] + _SHORT[n >> 14]
     if n < 1 << 42:
-        return LOW[n & MASK] + LOW[n >> 14 & MASK] + _SHORT[n >> 28]
+        return _LOW[n & _MASK] + _LOW[n >> 14 & _MASK] + _SHORT[n >> 28]
     if n < 1 << 56:
-        return LOW[n & MASK] + LOW[n >> 14 & MASK] + LOW[n >> 28 & MASK] + _SHORT[n >> 42]
+        return _LOW[n & _MASK] + _LOW[n >> 14 & _MASK] + _LOW[n >> 28 & _MASK] + _SHORT[n >> 42]
     if n >> 64:
         raise OverflowError("beyond 64 bits")
-    return LOW[n & MASK] + LOW[n >> 14 & MASK] + LOW[n >> 28 & MASK] + LOW[n >> 42 & MASK] + _SHORT[n >> 56]
+    return _LOW[n & _MASK] + _LOW[n >> 14 & _MASK] + _LOW[n >> 28 & _MASK] + _LOW[n >> 42 & _MASK] + _SHORT[n >> 56]
+
+
+class _Instants(dict[int, bytes]):
+    """Encoded instants seen lately: a turn writes the same few into every record it makes."""
+
+    def __missing__(self, instant: int) -> bytes:
+        if len(self) >= INSTANTS_MAX:
+            self.clear()
+        self[instant] = encoded = encode_long(instant)
+        return encoded
+
+
+INSTANTS_MAX = 4096
+INSTANT = _Instants()
 
 
 def encode_int(value: int) -> bytes:

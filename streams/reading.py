@@ -13,7 +13,8 @@ from prometheus_client import generate_latest
 
 from orderflow.schemas.partitioner import partition_of
 from orderflow.streams.domain.contract import Get, HeadRow
-from orderflow.streams.engine import Engine, Partition
+from orderflow.streams.engine import Engine
+from orderflow.streams.partitions import Partition
 from orderflow.streams.topology import KeySpace
 from orderflow.tables.rows import Table
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import faust
 
-from orderflow.streams.engine import Engine, Log, Work
+from orderflow.streams.engine import Engine
+from orderflow.streams.partitions import Log, Work
 from orderflow.streams.telemetry import Telemetry
 from orderflow.streams.transport import App, BatchSchema
 

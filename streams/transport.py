@@ -21,7 +21,8 @@ from faust.transport import producer as faust_producer
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from orderflow.streams.engine import Engine, Work
+from orderflow.streams.engine import Engine
+from orderflow.streams.partitions import Work
 from orderflow.streams.transaction import Fatal
 
 log = structlog.get_logger(__name__)

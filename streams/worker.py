@@ -5,17 +5,18 @@ from pathlib import Path
 
 import structlog
 
-from orderflow.schemas.catalog import Catalog
 from orderflow.streams import reading
 from orderflow.streams.domain.channel import ChannelRow
-from orderflow.streams.engine import Engine, EngineSettings, Log, Work
+from orderflow.streams.engine import Engine
 from orderflow.streams.lookups import Lookup
+from orderflow.streams.partitions import EngineSettings, Log, Work
 from orderflow.streams.processor import Processor
 from orderflow.streams.records import Records, SpaceRecords, code_version
 from orderflow.streams.settings import WorkerSettings
 from orderflow.streams.shell import build_app, run_app
 from orderflow.streams.topology import SPACES, KeySpace
 from orderflow.streams.transport import App
+from orderflow.streams.wire import Worker
 from orderflow.tables.rocks import Store
 from orderflow.tables.rows import Table
 
@@ -28,7 +29,7 @@ def bind_tables(space: KeySpace, records: SpaceRecords) -> tuple[Table, ...]:
     """The key space's tables with their codecs and changelogs."""
     tables = []
     for spec in space.tables:
-        encode, decode = records.row(spec.row)
+        encode, decode = records.row(spec.name)
         tables.append(Table(spec.name, spec.number, records.changelog(spec.name), encode, decode, spec.due, spec.indexes))
     return tuple(tables)
 
@@ -38,16 +39,16 @@ def command_log(space: KeySpace, records: Records) -> Log:
     mine = records.of(space.name)
 
     def owner(partition: int, address: str, generation: int) -> tuple[str, bytes, bytes]:
-        value = records.encode_worker(address, generation, code_version())
-        return records.catalog.WORKERS, f"{space.name}:{partition}".encode(), value
+        value = records.encode_worker(Worker(address, generation, code_version()))
+        return records.workers_topic, f"{space.name}:{partition}".encode(), value
 
     return Log(
         space=space.name,
         topic=mine.commands,
         tables=bind_tables(space, mine),
         meta_topic=mine.meta,
-        write_meta=records.encode_meta,
-        read_meta=records.decode_meta,
+        write_meta=records.meta(space.name).encode,
+        read_meta=records.meta(space.name).decode,
         timer=mine.timer,
         owner=owner,
     )
@@ -112,4 +113,4 @@ def open_store(settings: WorkerSettings) -> Store:
     return Store(Path(settings.data), instance=settings.instance)
 
 
-__all__ = ["Catalog", "bind_tables", "build", "command_log", "engine_settings", "open_store", "run"]
+__all__ = ["bind_tables", "build", "command_log", "engine_settings", "open_store", "run"]

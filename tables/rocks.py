@@ -45,7 +45,7 @@ class Family:
 
     def __init__(self, db: Rdict, name: str) -> None:
         self.name = name
-        self.handle = db.get_column_family_handle(name)
+        self.handle: Any = db.get_column_family_handle(name)
         self._rows: Any = db.get_column_family(name)
 
     def get(self, key: bytes) -> bytes | None:
@@ -67,7 +67,9 @@ class Family:
         return Position.unpack(self.get(META_KEY))
 
     def close(self) -> None:
+        """Let go of the database: RocksDB keeps its lock while anybody holds a handle."""
         self._rows.close()
+        self._rows = self.handle = None
 
 
 class Batch:

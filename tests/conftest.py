@@ -10,19 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from orderflow.connectors.box.artifacts import print_progress
-from orderflow.connectors.box.box import Box
-
-
-class Servers(NamedTuple):
-    """Where the Kafka and the registry of this test run are."""
-
-    bootstrap: str
-    registry_url: str
+from orderflow.connectors.box.box import Box, Servers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

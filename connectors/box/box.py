@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from orderflow.connectors.box import java, kafka, registry
 from orderflow.connectors.box.artifacts import OnProgress, fetch, read_lock
@@ -24,6 +24,13 @@ from orderflow.connectors.box.process import READY_TIMEOUT_S, Child, ChildError,
 
 class BoxError(Exception):
     """The box cannot start as asked; the message says what to do."""
+
+
+class Servers(NamedTuple):
+    """Where a Kafka and a registry are: those of a started box, or the user's own."""
+
+    bootstrap: str
+    registry_url: str
 
 
 def _silent(step: str, done: int, total: int) -> None:

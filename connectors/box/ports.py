@@ -38,7 +38,7 @@ def free_port(taken: Iterable[int] = ()) -> int:
     """
     taken = set(taken)
     for _ in range(ATTEMPTS):
-        port = random.randint(LOW, HIGH)  # noqa: S311 - not a secret
+        port = random.randint(LOW, HIGH)
         if port not in taken and is_free(port):
             return port
     raise OSError(f"no free port found between {LOW} and {HIGH}")

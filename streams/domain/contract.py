@@ -12,9 +12,10 @@ A key space is a module of pure functions over frozen values. The processor call
     view(key)                       the rows a complete snapshot of the key needs        -> tuple[Get | Range, ...]
     snapshots(before, after, sequence, at)  what status topics and GET show              -> tuple[Snapshot, ...]
 
-`state` is the space's own `State`: one field per table, a row or None for the table keyed like the space (`Row | None`),
-a mapping from row key to row for the others. It holds exactly the rows that `reads` named. Values never know their key space's
-log, its ids or the clock: `Turn` and `EventMeta` bring what they may use.
+`state` is the space's own `State`: `key` (the id the log is keyed by, without the tenant's prefix), then one field per table, a row
+or None for the table keyed like the space (`Row | None`), a mapping from row key to row for the others. It holds exactly the rows
+that `reads` named. `react` sees the state after its event. Values never know their key space's log, its ids or the clock: `Turn` and
+`EventMeta` bring what they may use.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from msgspec import Struct
 
 Micros = NewType("Micros", int)
 """Microseconds since 1970 UTC."""
+MICROS_PER_S = 1_000_000
 
 
 class ReplyTo(Struct, frozen=True):
@@ -73,6 +75,11 @@ class Settings(Struct, frozen=True):
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     reservation_margin_s: int = 300
     """A reservation outlives the order's latest open timer by this much."""
+    contended_wait_s: int = 1
+    """How long an order of several skus waits before it asks again for units that others may be giving back."""
+    contended_waits_max: int = 3
+    cancel_window_s: int = 3600
+    """How long a customer may cancel (domain.md 2.2)."""
     lines_max: int = 100
     quantity_per_line_max: int = 999
     quantity_per_sku_max: int = 50

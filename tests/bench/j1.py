@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from orderflow.schemas.codec import compile_record
 from orderflow.streams.batch import Output, Result
-from orderflow.streams.engine import Engine, EngineSettings, Log, Work
+from orderflow.streams.engine import Engine
+from orderflow.streams.partitions import EngineSettings, Log, Work
 from orderflow.streams.shell import build_app, run_app
 from orderflow.streams.wire import MetaRow
 from orderflow.tables.rocks import Store

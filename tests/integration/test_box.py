@@ -9,15 +9,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import Servers
 
-from orderflow.connectors.box.box import Box, BoxError
+from orderflow.connectors.box.box import Box, BoxError, Servers
 from orderflow.connectors.box.process import ChildError, started_at
 
 pytestmark = pytest.mark.box
@@ -33,8 +34,14 @@ time.sleep(300)
 """
 
 
-def make_topic(bootstrap: str, name: str, **config: str) -> None:
-    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(name, 4, config=config)])[name].result(30)
+def fresh(word: str) -> str:
+    """A name that no other test and no earlier run against the same servers has used."""
+    return f"box-{word}-{uuid.uuid4().hex[:8]}"
+
+
+def make_topic(bootstrap: str, name: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(name, 4)])[name].result(30)
 
 
 def produce(bootstrap: str, topic: str, *values: bytes) -> None:
@@ -62,7 +69,7 @@ def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
     return sorted(values)
 
 
-def call(url: str, body: object = None) -> object:
+def call(url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/vnd.schemaregistry.v1+json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
@@ -74,34 +81,38 @@ def record(**fields: str) -> dict[str, str]:
 
 
 def test_the_broker_takes_a_transaction_and_gives_it_to_a_group(box: Servers) -> None:
-    make_topic(box.bootstrap, "box-transaction")
-    produce(box.bootstrap, "box-transaction", b"a", b"b")
-    assert consume(box.bootstrap, "box-transaction", 2) == [b"a", b"b"]
+    topic = fresh("transaction")
+    make_topic(box.bootstrap, topic)
+    produce(box.bootstrap, topic, b"a", b"b")
+    assert consume(box.bootstrap, topic, 2) == [b"a", b"b"]
 
 
 def test_a_dead_letter_of_twice_a_mebibyte_fits(box: Servers) -> None:
-    make_topic(box.bootstrap, "box-large")
+    topic = fresh("large")
+    make_topic(box.bootstrap, topic)
     producer = Producer({"bootstrap.servers": box.bootstrap, "message.max.bytes": 4 << 20})
     failed: list[object] = []
-    producer.produce("box-large", b"x" * (2 << 20), on_delivery=lambda error, _: failed.append(error) if error else None)
+    producer.produce(topic, b"x" * (2 << 20), on_delivery=lambda error, _: failed.append(error) if error else None)
     producer.flush(30)
     assert failed == []
 
 
 def test_topics_are_not_made_by_accident(box: Servers) -> None:
+    topic = fresh("typo")
     producer = Producer({"bootstrap.servers": box.bootstrap, "message.timeout.ms": 2000, "log_level": 0})
-    producer.produce("box-typo", b"x")
+    producer.produce(topic, b"x")
     producer.flush(10)
-    assert "box-typo" not in AdminClient({"bootstrap.servers": box.bootstrap}).list_topics(timeout=10).topics
+    assert topic not in AdminClient({"bootstrap.servers": box.bootstrap}).list_topics(timeout=10).topics
 
 
 def test_the_registry_refuses_an_incompatible_schema(box: Servers) -> None:
-    subject = f"{box.registry_url}/subjects/box-compatible/versions"
+    subject = f"{box.registry_url}/subjects/{fresh('compatible')}/versions"
     call(subject, record(a="string"))
     with pytest.raises(urllib.error.HTTPError, match="409"):
         call(subject, record(a="long"))
 
 
+@pytest.mark.slow
 def test_data_and_schema_ids_outlive_a_restart_even_on_other_ports(own_box: Callable[..., Box]) -> None:
     first = own_box()
     make_topic(first.bootstrap, "kept")
@@ -109,15 +120,18 @@ def test_data_and_schema_ids_outlive_a_restart_even_on_other_ports(own_box: Call
     given = call(f"{first.registry_url}/subjects/kept/versions", record(a="string"))
     before = (first.bootstrap, first.registry_url)
     first.stop()
-    with own_box() as second:
-        assert (second.bootstrap, second.registry_url) == before
-        assert call(f"{second.registry_url}/subjects/kept", record(a="string"))["id"] == given["id"]  # type: ignore[index]
+    second = own_box()
+    assert (second.bootstrap, second.registry_url) == before
+    assert call(f"{second.registry_url}/subjects/kept", record(a="string"))["id"] == given["id"]
+    second.stop()
     (first.data_dir / "box.json").unlink()
     third = own_box()
     assert third.bootstrap != before[0]
     assert consume(third.bootstrap, "kept", 1) == [b"before"]
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 def test_a_killed_broker_comes_back_on_its_port_with_its_data_again_and_again(own_box: Callable[..., Box]) -> None:
     box = own_box(registry=False)
     bootstrap = box.bootstrap
@@ -132,6 +146,7 @@ def test_a_killed_broker_comes_back_on_its_port_with_its_data_again_and_again(ow
     assert consume(bootstrap, "survivor", 3) == [b"1", b"2", b"3"]
 
 
+@pytest.mark.chaos
 def test_a_box_that_restarts_its_parts_brings_a_killed_broker_back_by_itself(own_box: Callable[..., Box]) -> None:
     box = own_box(registry=False, restart=True)
     box.kill_broker()
@@ -146,15 +161,17 @@ def test_two_boxes_never_share_a_directory(own_box: Callable[..., Box]) -> None:
     assert box.bootstrap
 
 
+@pytest.mark.chaos
 def test_kill_9_of_the_owner_ends_the_broker_and_the_next_start_finds_the_data(own_box: Callable[..., Box], tmp_path: Path) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path / "box")], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    bootstrap = owner.stdout.readline().strip()
-    make_topic(bootstrap, "orphaned")
-    produce(bootstrap, "orphaned", b"kept")
-    broker = int((tmp_path / "box" / "run" / "kafka.pid").read_text().split()[0])
-    owner.kill()
-    owner.wait()
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path / "box")], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            bootstrap = owner.stdout.readline().strip()
+            make_topic(bootstrap, "orphaned")
+            produce(bootstrap, "orphaned", b"kept")
+            broker = int((tmp_path / "box" / "run" / "kafka.pid").read_text().split()[0])
+        finally:
+            owner.kill()
     box = own_box(registry=False)
     assert started_at(broker) is None
     assert box.bootstrap == bootstrap

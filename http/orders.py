@@ -1,0 +1,205 @@
+"""Orders over HTTP: place, read, list, cancel, look back."""
+
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Struct
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orderflow.http import bodies
+from orderflow.http.bodies import CancelBody, Id, PlaceOrderBody
+from orderflow.http.calls import Call, Name, view_response
+from orderflow.http.gateway import Denied
+from orderflow.http.problems import Fault, Problem
+from orderflow.http.routing import Route
+from orderflow.http.views import AcceptedView, OrderListView, OrderView, TimelineView, order_view, timeline_view
+from orderflow.schemas import catalog
+from orderflow.streams.domain.order_records import CancelOrder, LineQuantity, OrderSnapshot, PlacedLine, PlaceOrder, ShipTo
+from orderflow.streams.domain.parts import Money
+
+PATH = "/api/v1/orders"
+DEMO_CHANNEL = "box"
+
+
+def _label(value: object) -> object:
+    return "canceled" if value == "cancelled" else value
+
+
+Label = Annotated[str, BeforeValidator(_label), Field(pattern=r"^[a-z_]{1,32}$")]
+
+
+class OrderQuery(BaseModel):
+    """Which orders to list; labels in lower case, `cancelled` reads as `canceled`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Label | None = None
+    status_not: Label | None = None
+    sku: Id | None = None
+    customer: Id | None = None
+    channel: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] | None = None
+
+
+async def place_order(call: Call) -> web.StreamResponse:
+    """201 with the order, or the problem of the rule that refused it."""
+    body = await call.body(PlaceOrderBody)
+    channel = _channel(call, body)
+    name = call.name(body)
+    order_id = body.order_id or f"ord_{name.command_id}"
+    outcome = await call.ask("orders", order_id, _command(body, channel), name)
+    location = f"{PATH}/{order_id}"
+    if isinstance(outcome, Denied):
+        raise call.refusal(outcome, order_id=order_id)
+    if outcome is None or not isinstance(outcome.snapshot, OrderSnapshot):
+        return call.accepted(name, location, order_id=order_id)
+    return view_response(201, order_view(outcome.snapshot), version=outcome.snapshot.version, location=location)
+
+
+async def get_order(call: Call) -> web.StreamResponse:
+    order = await read_order(call, call.id("id"))
+    return call.show(order_view(order), order.version)
+
+
+async def list_orders(call: Call) -> web.StreamResponse:
+    query = call.query(OrderQuery)
+    settings = call.parts.settings
+    limit = min(query.limit or settings.list_default, settings.list_max)
+    found = await call.parts.reads.orders(limit, query.model_dump(exclude={"limit"}, exclude_none=True))
+    view = OrderListView(
+        total=found.total,
+        by_label=found.by_label,
+        items=[order_view(order) for order in found.items],
+        complete=not found.partitions_missing,
+        partitions_missing=found.partitions_missing,
+    )
+    return view_response(200, view)
+
+
+async def cancel_order(call: Call) -> web.StreamResponse:
+    """A repeat finds the order canceled and answers the same."""
+    order_id = call.id("id")
+    body = await call.body(CancelBody)
+    lines = tuple(LineQuantity(line.line_id, line.quantity) for line in body.lines)
+    command = CancelOrder(by=call.caller.role, reason=body.reason, lines=lines)
+    return await change_order(call, order_id, command, call.name(body, order_id))
+
+
+async def get_timeline(call: Call) -> web.StreamResponse:
+    """From the events themselves, refusals included."""
+    order_id = call.id("id")
+    order = await read_order(call, order_id)
+    partition = call.parts.reads.owners.partition("orders", order_id)
+    since_ms = None if order.placed_at is None else order.placed_at // 1000
+    scan = await call.parts.timeline.of("orders", order_id, partition, since_ms)
+    return view_response(200, timeline_view(order_id, scan))
+
+
+async def read_order(call: Call, order_id: str) -> OrderSnapshot:
+    """The order as its owner has committed it. Raises Problem when there is none."""
+    order = await call.parts.reads.row("orders", "order", order_id, OrderSnapshot)
+    if order is None:
+        raise Problem("NOT_FOUND", f"there is no order {order_id}", members={"order_id": order_id})
+    return order
+
+
+async def change_order(call: Call, order_id: str, command: Struct, name: Name) -> web.StreamResponse:
+    """Ask the order's owner: 200 with the order after it, 202 without an outcome yet, or the problem of the rule that refused."""
+    outcome = await call.ask("orders", order_id, command, name)
+    if isinstance(outcome, Denied):
+        if catalog.http_code(outcome.reason) != 200:
+            raise call.refusal(outcome, order_id=order_id)
+        order: Struct | None = await read_order(call, order_id)  # recorded and ignored: the present state is the answer
+    else:
+        order = None if outcome is None else outcome.snapshot
+    if not isinstance(order, OrderSnapshot):
+        return call.accepted(name, f"{PATH}/{order_id}", order_id=order_id)
+    return view_response(200, order_view(order), version=order.version)
+
+
+def _channel(call: Call, body: PlaceOrderBody) -> str:
+    """The channel. An id chosen by the caller and a missing channel pass in the demo profile only."""
+    demo = call.parts.settings.demo
+    faults: list[Fault] = []
+    if body.order_id is not None and not demo:
+        faults.append({"pointer": "/order_id", "code": "SCHEMA_INVALID", "detail": "is not chosen by the caller"})
+    if body.channel is None and not demo:
+        faults.append({"pointer": "/channel", "code": "SCHEMA_INVALID", "detail": "is required"})
+    if faults:
+        raise bodies.refused(faults)
+    return body.channel or DEMO_CHANNEL
+
+
+def _command(body: PlaceOrderBody, channel: str) -> PlaceOrder:
+    return PlaceOrder(
+        channel=channel,
+        customer_ref=body.customer_ref or "",
+        currency=body.currency or "",
+        time_zone=body.time_zone or "",
+        partial_policy=body.partial_policy or "",
+        external_ref=body.external_ref or "",
+        must_accept=body.must_accept,
+        ship_to=None if body.ship_to is None else ShipTo(**body.ship_to.model_dump()),
+        lines=tuple(
+            PlacedLine(
+                line_id=line.line_id or str(number),
+                sku=line.sku,
+                quantity=line.quantity,
+                unit_price=money(line.unit_price),
+                discount=money(line.discount),
+                tax=money(line.tax),
+                location_id=line.location_id or "",
+            )
+            for number, line in enumerate(body.lines, 1)
+        ),
+        attributes=body.attributes,
+    )
+
+
+def money(given: bodies.Money | None) -> Money | None:
+    return None if given is None else Money(given.amount_minor, given.currency)
+
+
+REFUSED = (400, 404, 409, 412, 413, 422, 503)
+ROUTES = (
+    Route(
+        "POST",
+        PATH,
+        place_order,
+        "Place an order: all of its lines are reserved, or none.",
+        "orders",
+        {201: OrderView, 202: AcceptedView},
+        body=PlaceOrderBody,
+        problems=(400, 409, 413, 422, 503),
+    ),
+    Route(
+        "GET",
+        PATH,
+        list_orders,
+        "List orders, at most 500, with how many match by label.",
+        "orders",
+        {200: OrderListView},
+        query=OrderQuery,
+        problems=(400, 503),
+    ),
+    Route("GET", PATH + "/{id}", get_order, "Read an order.", "orders", {200: OrderView, 304: None}, problems=(400, 404, 503)),
+    Route(
+        "POST",
+        PATH + "/{id}/cancel",
+        cancel_order,
+        "Cancel an order before it is shipped.",
+        "orders",
+        {200: OrderView, 202: AcceptedView},
+        body=CancelBody,
+        problems=REFUSED,
+    ),
+    Route(
+        "GET",
+        PATH + "/{id}/timeline",
+        get_timeline,
+        "What happened to an order, event by event.",
+        "orders",
+        {200: TimelineView},
+        problems=(400, 404, 503),
+    ),
+)

@@ -1,0 +1,164 @@
+"""Channel policies: what selling through a channel means (domain.md 2.0). Key `channel:<name>` of the catalog key space.
+
+There is no silent default: an order whose channel has no policy is refused. Orders read it as a lookup and copy what they used.
+"""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settings, Settle, Snapshot, TimerDue, Turn
+from orderflow.streams.domain.ids import is_id
+from orderflow.streams.domain.reasons import Reason
+from orderflow.streams.domain.refusals import refusal, untimely
+from orderflow.streams.domain.zones import is_zone
+
+KEY_PREFIX = "channel:"
+PAYMENT_TERMS = ("invoice", "prepaid", "cod")
+PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
+CAPACITIES = ("unlimited", "slots")
+
+
+class ChannelPolicy(Struct, frozen=True):
+    """The values of domain.md 2.0; the defaults are those of the box channel."""
+
+    payment_terms: str = "invoice"
+    price_required: bool = False
+    address_required: bool = False
+    capacity: str = "unlimited"
+    fraud: bool = False
+    qc: bool = False
+    limits: bool = False
+    client_ids: bool = False
+    partial_policy: str = "reject"
+    must_accept: bool = False
+    stock_buffer: int = 0
+    default_location: str = ""
+    currency: str = ""
+    time_zone: str = "UTC"
+
+
+BOX = ChannelPolicy(client_ids=True)
+"""The channel of the demo profile: invoice terms, no price or address needed, callers may choose order ids."""
+
+
+class SetChannel(Struct, frozen=True):
+    """Make this the channel's policy."""
+
+    policy: ChannelPolicy
+
+
+class ChannelSet(Struct, frozen=True):
+    """The channel's policy from now on."""
+
+    policy: ChannelPolicy
+
+
+class ChannelRow(Struct, frozen=True):
+    version: int
+    policy: ChannelPolicy
+
+
+class ChannelSnapshot(Struct, frozen=True):
+    """A channel's policy as it is now; the lookup other key spaces read."""
+
+    key: str
+    tenant: str = "main"
+    sequence: int = 0
+    version: int = 0
+    at: int = 0
+    policy: ChannelPolicy = ChannelPolicy()
+
+
+class State(Struct, frozen=True):
+    """The row of one catalog key."""
+
+    key: str = ""
+    channel: ChannelRow | None = None
+
+
+Command: TypeAlias = SetChannel | TimerDue
+Event: TypeAlias = ChannelSet | Refused
+COMMANDS = (SetChannel, TimerDue)
+EVENTS = (ChannelSet, Refused)
+INITIAL = State()
+
+
+def channel_key(name: str) -> str:
+    """The catalog key of a channel."""
+    return KEY_PREFIX + name
+
+
+def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
+    return (Get("channel", key),)
+
+
+def recall(state: State, command: Command) -> tuple[Send, ...] | None:
+    return None
+
+
+def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
+    """Accept a policy whose every value is one this folder knows. Setting what is set already changes nothing."""
+    if isinstance(command, TimerDue):
+        return ()
+    reason = untimely(turn, state.channel.version if state.channel else 0)
+    if reason is not None:
+        return refusal(command, reason)
+    for reason, field in _faults(turn.key, command.policy, turn.settings):
+        return refusal(command, reason, field=field)
+    if state.channel is not None and state.channel.policy == command.policy:
+        return ()
+    return (ChannelSet(command.policy),)
+
+
+def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tuple[Reason, str]]:
+    """Every value that cannot be meant, in the order of the reasons."""
+    if not key.startswith(KEY_PREFIX) or not is_id(key.removeprefix(KEY_PREFIX)):
+        yield Reason.SCHEMA_INVALID, "key"
+    if policy.payment_terms not in PAYMENT_TERMS:
+        yield Reason.SCHEMA_INVALID, "payment_terms"
+    if policy.capacity not in CAPACITIES:
+        yield Reason.SCHEMA_INVALID, "capacity"
+    if policy.partial_policy not in PARTIAL_POLICIES:
+        yield Reason.SCHEMA_INVALID, "partial_policy"
+    if policy.stock_buffer < 0:
+        yield Reason.SCHEMA_INVALID, "stock_buffer"
+    if not is_zone(policy.time_zone):
+        yield Reason.SCHEMA_INVALID, "time_zone"
+    if policy.default_location and policy.default_location not in settings.locations:
+        yield Reason.UNKNOWN_LOCATION, "default_location"
+    if policy.currency and not (len(policy.currency) == 3 and policy.currency.isascii() and policy.currency.isupper()):
+        yield Reason.CURRENCY_UNSUPPORTED, "currency"
+
+
+def evolve(state: State, event: Event, meta: EventMeta) -> State:
+    if isinstance(event, Refused):
+        return state
+    version = state.channel.version if state.channel else 0
+    return State(state.key, ChannelRow(version + 1, event.policy))
+
+
+def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, ...]:
+    return ()
+
+
+def waits(state: State, command: Command, command_id: str) -> bool:
+    return False
+
+
+def violations(state: State) -> tuple[str, ...]:
+    return ()
+
+
+def view(key: str) -> tuple[Get | Range, ...]:
+    return (Get("channel", key),)
+
+
+def snapshots(before: State, after: State, head_sequence: int, at: int) -> tuple[Snapshot, ...]:
+    """The policy, when it changed."""
+    row = after.channel
+    if row is None or row is before.channel:
+        return ()
+    record = ChannelSnapshot(after.key, sequence=head_sequence, version=row.version, at=at, policy=row.policy)
+    return (Snapshot("channel", after.key, record),)

@@ -1,0 +1,351 @@
+"""What the orders key space hears, says and shows: commands, events and snapshots, keyed by order_id (contracts.md 6).
+
+Fields are in the order of the Avro records, without `meta` and the key.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from orderflow.streams.domain.contract import Shortage
+from orderflow.streams.domain.parts import Money, Qty
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands; all symbols from the start, also those a later context will use."""
+
+    UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    PROCESSING = "PROCESSING"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    COMPLETED = "COMPLETED"
+    REJECTED = "REJECTED"
+    CANCEL_PENDING = "CANCEL_PENDING"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    FAILED = "FAILED"
+
+
+class FulfillmentStatus(StrEnum):
+    """Where a fulfillment stands; all symbols from the start."""
+
+    UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    PLANNING = "PLANNING"
+    PICKING = "PICKING"
+    PICKED = "PICKED"
+    PICK_FAILED = "PICK_FAILED"
+    PACKING = "PACKING"
+    PACKED = "PACKED"
+    PACK_FAILED = "PACK_FAILED"
+    QC_PENDING = "QC_PENDING"
+    QC_FAILED = "QC_FAILED"
+    READY = "READY"
+    SHIPPED = "SHIPPED"
+    COMPLETED = "COMPLETED"
+    CANCELED = "CANCELED"
+    COMPENSATION_PENDING = "COMPENSATION_PENDING"
+    COMPENSATED = "COMPENSATED"
+
+
+class PlacedLine(Struct, frozen=True):
+    """A line as it was ordered. Only the kind `item` needs stock; shipping and fees are lines too, so that sums use one rule."""
+
+    line_id: str
+    sku: str
+    quantity: int
+    kind: str = "item"
+    unit_price: Money | None = None
+    discount: Money | None = None
+    tax: Money | None = None
+    price_version: int = 0
+    location_id: str = ""
+
+
+class ShipTo(Struct, frozen=True):
+    """Where to, without personal data: the address itself is a version of the subject's."""
+
+    subject_id: str = ""
+    address_version: int = 0
+    country: str = ""
+    region: str = ""
+    postal_code: str = ""
+
+
+class LineQuantity(Struct, frozen=True):
+    line_id: str
+    quantity: int
+
+
+class PlaceOrder(Struct, frozen=True):
+    """Order these lines, all of them or none."""
+
+    channel: str = ""
+    customer_ref: str = ""
+    subject_id: str = ""
+    currency: str = ""
+    time_zone: str = ""
+    payment_terms: str = ""
+    partial_policy: str = ""
+    external_ref: str = ""
+    must_accept: bool = False
+    ship_to: ShipTo | None = None
+    lines: tuple[PlacedLine, ...] = ()
+    attributes: Mapping[str, str] = {}
+
+
+class RecordStockAnswer(Struct, frozen=True):
+    """What a sku answers: reserved, refused, committed, released, expired, shipped or lost.
+
+    `quantity` is what the answer is about, `allocations` what the reservation keeps from now on, so a repeat changes nothing.
+    """
+
+    reservation_id: str
+    sku: str
+    outcome: str
+    quantity: int
+    allocations: tuple[Qty, ...] = ()
+    due_at: int | None = None
+    available_after: int = 0
+    contended: bool = False
+    reason: str = ""
+
+
+class CancelOrder(Struct, frozen=True):
+    """Cancel the whole order. `by`: customer (within the window) or staff."""
+
+    by: str = ""
+    reason: str = ""
+    lines: tuple[LineQuantity, ...] = ()
+
+
+class PostFulfillmentStatus(Struct, frozen=True):
+    """What a warehouse says about a fulfillment; `target_id` is its id or the order's. No lines means full quantities."""
+
+    target_id: str
+    status: str
+    caller_seq: int | None = None
+    lines: tuple[LineQuantity, ...] = ()
+
+
+class RecordDelivery(Struct, frozen=True):
+    """A carrier handed a fulfillment over."""
+
+    shipment_id: str = ""
+    fulfillment_id: str = ""
+    delivered_at: int = 0
+    proof_ref: str = ""
+
+
+class Totals(Struct, frozen=True):
+    """Sums over the lines; one currency."""
+
+    items: Money
+    discount: Money
+    shipping: Money
+    tax: Money
+    total: Money
+
+
+class OrderCreated(Struct, frozen=True):
+    """An order was accepted with these values, the channel's at that moment included. It is pending."""
+
+    order_number: str
+    channel: str = ""
+    policy_version: int = 0
+    payment_terms: str = ""
+    customer_ref: str = ""
+    subject_id: str = ""
+    currency: str = ""
+    time_zone: str = ""
+    lines: tuple[PlacedLine, ...] = ()
+    totals: Totals | None = None
+    ship_to: ShipTo | None = None
+    external_ref: str = ""
+    partial_policy: str = ""
+    must_accept: bool = False
+    attributes: Mapping[str, str] = {}
+    created_by: str = ""
+
+
+class OrderStatusChanged(Struct, frozen=True):
+    """The one lifecycle event: exactly one per change. `label` is what people see, in lower case."""
+
+    order_number: str
+    previous_status: OrderStatus
+    new_status: OrderStatus
+    label: str
+    reason: str = ""
+    changed_by: str = ""
+    financial_status: str = ""
+    fulfillment_status: str = ""
+    total: Money | None = None
+
+
+class OrderRejected(Struct, frozen=True):
+    """Why an order could not be served, with the shortage of each sku."""
+
+    reason: str
+    shortages: tuple[Shortage, ...] = ()
+
+
+class StockAsked(Struct, frozen=True):
+    """The order asked the owners of these reservations to `reserve`, `commit` or `release`, or will reserve `later`.
+
+    `due_at` is when it stops waiting for their answers (None: it waits), `reserved_until` the due time it asks for.
+    """
+
+    ask: str
+    attempt: int
+    reservation_ids: tuple[str, ...] = ()
+    due_at: int | None = None
+    reserved_until: int | None = None
+
+
+class StockAnswerRecorded(Struct, frozen=True):
+    """An owner's answer as a fact of the order, so that its fold needs no foreign log. Fields of RecordStockAnswer."""
+
+    reservation_id: str
+    sku: str
+    outcome: str
+    quantity: int
+    allocations: tuple[Qty, ...] = ()
+    due_at: int | None = None
+    available_after: int = 0
+    contended: bool = False
+    reason: str = ""
+
+
+class AssignedLine(Struct, frozen=True):
+    """Units of an order line that one location is to send, and the reservation that keeps them."""
+
+    line_id: str
+    sku: str
+    quantity: int
+    reservation_id: str
+
+
+class LineProgress(Struct, frozen=True):
+    """How far a line of a fulfillment has come, in units."""
+
+    line_id: str
+    ordered: int
+    picked: int = 0
+    packed: int = 0
+    shipped: int = 0
+
+
+class FulfillmentCreated(Struct, frozen=True):
+    """One location is to send these units."""
+
+    fulfillment_id: str
+    location_id: str
+    lines: tuple[AssignedLine, ...] = ()
+    due_at: int | None = None
+
+
+class FulfillmentStatusChanged(Struct, frozen=True):
+    """A fulfillment moved one step. `implied`: nobody posted it, a later post shows that it happened."""
+
+    fulfillment_id: str
+    location_id: str
+    previous_status: FulfillmentStatus
+    new_status: FulfillmentStatus
+    implied: bool = False
+    lines: tuple[LineProgress, ...] = ()
+
+
+class FulfillmentStatusIgnored(Struct, frozen=True):
+    """A post that changes nothing: stale, or waited for its predecessor for too long."""
+
+    fulfillment_id: str
+    posted: str
+    reason: str
+
+
+class FulfillmentStatusBuffered(Struct, frozen=True):
+    """A post ahead of its predecessor, or of our own commit, waits until `due_at`."""
+
+    fulfillment_id: str
+    posted: str
+    command_id: str
+    due_at: int
+    lines: tuple[LineQuantity, ...] = ()
+
+
+class DeliveryConfirmed(Struct, frozen=True):
+    """A fulfillment has reached its receiver."""
+
+    shipment_id: str = ""
+    fulfillment_id: str = ""
+    delivered_at: int = 0
+
+
+class OrderSnapshotLine(Struct, frozen=True):
+    line_id: str
+    sku: str
+    quantity: int
+    fulfilled: int = 0
+    shipped: int = 0
+    delivered: int = 0
+    canceled: int = 0
+    return_requested: int = 0
+    returned: int = 0
+    written_off: int = 0
+    refunded: int = 0
+
+
+class OrderSnapshotFulfillment(Struct, frozen=True):
+    fulfillment_id: str
+    status: str
+    location_id: str
+
+
+class OrderSnapshot(Struct, frozen=True):
+    """An order with its lines' counters and its fulfillments."""
+
+    order_id: str
+    tenant: str = "main"
+    sequence: int = 0
+    version: int = 0
+    at: int = 0
+    status: OrderStatus = OrderStatus.UNKNOWN
+    label: str = ""
+    reason: str = ""
+    order_number: str = ""
+    customer_ref: str = ""
+    channel: str = ""
+    financial_status: str = ""
+    fulfillment_status: str = ""
+    holds: tuple[str, ...] = ()
+    lines: tuple[OrderSnapshotLine, ...] = ()
+    fulfillments: tuple[OrderSnapshotFulfillment, ...] = ()
+    totals: Totals | None = None
+    placed_at: int | None = None
+
+
+class FulfillmentSnapshotLine(Struct, frozen=True):
+    line_id: str
+    sku: str
+    ordered: int
+    picked: int = 0
+    packed: int = 0
+    shipped: int = 0
+
+
+class FulfillmentSnapshot(Struct, frozen=True):
+    """A fulfillment with its lines' progress."""
+
+    fulfillment_id: str
+    order_id: str
+    tenant: str = "main"
+    sequence: int = 0
+    version: int = 0
+    at: int = 0
+    status: FulfillmentStatus = FulfillmentStatus.UNKNOWN
+    location_id: str = ""
+    lines: tuple[FulfillmentSnapshotLine, ...] = ()
+    due_at: int | None = None

@@ -1,0 +1,214 @@
+"""The one table: Avro record <-> domain class. Everything that is written or read goes through the codecs bound here.
+
+A class is found by its record's name in the module its namespace belongs to; `bind` refuses one whose fields differ from the schema's.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+from msgspec import Struct
+
+from orderflow.schemas import avsc, catalog
+from orderflow.schemas.catalog import Catalog, ce_type
+from orderflow.schemas.codec import CodecError, RecordCodec, compile_record, header_of, schema_id_of
+from orderflow.streams import wire
+from orderflow.streams.domain import channel, contract, order_records, order_rows, parts, stock_records, stock_rows
+from orderflow.streams.domain.contract import CommandMeta, EventMeta, TimerDue
+from orderflow.streams.wire import Reply, Worker
+from orderflow.tables.rows import Table
+
+MODULES: Mapping[str, tuple[ModuleType, ...]] = {
+    "orderflow.common": (contract, parts),
+    "orderflow.engine": (wire, contract),
+    "orderflow.orders": (order_records, contract),
+    "orderflow.orders.rows": (order_rows, order_records),
+    "orderflow.stock": (stock_records, contract),
+    "orderflow.stock.rows": (stock_rows,),
+    "orderflow.catalog": (channel, contract),
+    "orderflow.catalog.rows": (channel,),
+}
+"""Where the class of a record is looked for, by namespace."""
+
+Resolve = Callable[[int, str], Callable[[bytes], Any]]
+"""(writer's schema id, reader's record) -> decode, for ids this version does not write itself."""
+
+
+def class_of(full_name: str) -> type[Any]:
+    """The class of a record or enum. LookupError names what is missing."""
+    namespace, _, name = full_name.rpartition(".")
+    for module in MODULES.get(namespace, ()):
+        found = getattr(module, name, None)
+        if isinstance(found, type):
+            return found
+    raise LookupError(f"no class for {full_name} in {[module.__name__ for module in MODULES.get(namespace, ())]}")
+
+
+@cache
+def makers() -> Mapping[str, type[Any]]:
+    """Every record and enum of the schemas with its class."""
+    return {full_name: class_of(full_name) for full_name in avsc.files()}
+
+
+@cache
+def code_version() -> str:
+    """This version of the code, as it stands in owner records and dead letters."""
+    return metadata.version("orderflow")
+
+
+class Unpacked(Struct, frozen=True):
+    """A record read from any topic; meta and key only where the record has them."""
+
+    meta: Any
+    key: str
+    value: Any
+
+
+class SpaceRecords:
+    """The records of one key space, ready to write and read."""
+
+    def __init__(self, records: "Records", space: catalog.Space) -> None:
+        names = records.catalog
+        self.space = space
+        self.commands = names.commands_topic(space.name)
+        self.events = names.events_topic(space.name)
+        self.meta = names.meta_topic(space.name)
+        self.dlq = names.dlq_topic(space.name)
+        self.source = f"/orderflow/{space.name}".encode()
+        self._records = records
+        self._command_codecs = records.codecs(self.commands)
+        self._event_codecs = records.codecs(self.events)
+        self._commands_by_id = {records.id_of(self.commands, record): codec for record, codec in self._command_codecs.items()}
+        self._encode_command = {class_of(record): codec.encode for record, codec in self._command_codecs.items()}
+        self._encode_event = {class_of(record): codec.encode for record, codec in self._event_codecs.items()}
+        self.refusals = tuple(class_of(record) for record in space.events if record.endswith("Refused"))
+        self._ce_types = {class_of(record).__name__: ce_type(record).encode() for record in space.events}
+        self._status = {
+            aggregate.name: records.codecs(names.status_topic(aggregate.name))[aggregate.snapshot] for aggregate in space.aggregates
+        }
+        self.status = {name: (names.status_topic(name), codec.encode) for name, codec in self._status.items()}
+
+    def encode_command(self, meta: CommandMeta, key: str, command: Any) -> bytes:
+        return self._encode_command[type(command)](meta, key, command)
+
+    def decode_command(self, data: bytes) -> tuple[CommandMeta, str, Any]:
+        """Meta, key and command of a record of the command topic. Raises CodecError."""
+        schema_id = schema_id_of(data)
+        codec = self._commands_by_id.get(schema_id)
+        if codec is None:
+            found: tuple[CommandMeta, str, Any] = self._records.resolve(schema_id, self.space.commands)(data)
+            return found
+        command: tuple[CommandMeta, str, Any] = codec.decode(data)
+        return command
+
+    def encode_event(self, meta: EventMeta, key: str, event: Any) -> bytes:
+        return self._encode_event[type(event)](meta, key, event)
+
+    def decode_event(self, data: bytes) -> tuple[EventMeta, str, Any]:
+        unpacked = self._records.unpack(data)
+        return unpacked.meta, unpacked.key, unpacked.value
+
+    def decode_status(self, aggregate: str) -> Callable[[bytes], Any]:
+        return self._status[aggregate].decode
+
+    def ce_type(self, name: str) -> bytes:
+        return self._ce_types[name]
+
+    def changelog(self, table: str) -> str:
+        return self._records.catalog.changelog_topic(self.space.name, table)
+
+    def row(self, table: str) -> RecordCodec:
+        """The codec of a table's rows."""
+        (codec,) = self._records.codecs(self.changelog(table)).values()
+        return codec
+
+    def timer(self, table: Table, row_key: str, row: Any) -> tuple[str, bytes, bytes]:
+        """(timer id, record key, TimerDue record) for a row whose deadline has passed."""
+        assert table.due is not None, "only tables with deadlines have timers"
+        kind, due_at = table.due(row)  # type: ignore[misc]  # the caller has seen that there is one
+        tenant, _, entity = row_key.rpartition("/")
+        owner = entity.partition("~")[0]
+        timer_id = f"{entity}:{kind}:{due_at}"
+        meta = CommandMeta(timer_id, due_at, tenant or "main", "timer")
+        due = TimerDue(timer_id, kind, due_at, entity, getattr(row, "version", 0))
+        return timer_id, (f"{tenant}/{owner}" if tenant else owner).encode(), self.encode_command(meta, owner, due)
+
+
+class Records:
+    """All records of one catalogue under the ids of one registry. `ids` maps subject to schema id; build it once per process."""
+
+    def __init__(self, names: Catalog, ids: Mapping[str, int], resolve: Resolve | None = None) -> None:
+        self.catalog, self._ids, self._resolve = names, ids, resolve
+        self._codecs: dict[str, dict[str, RecordCodec]] = {}
+        self._by_id: dict[int, tuple[int, RecordCodec]] = {}
+        self._resolved: dict[int, Callable[[bytes], Any]] = {}
+        for topic in names.topics():
+            lead = 2 if topic.kind in ("commands", "events") else 0
+            for record in topic.records:
+                codec = _compile(record, lead, self.id_of(topic.name, record))
+                self._codecs.setdefault(topic.name, {})[record] = codec
+                self._by_id[self.id_of(topic.name, record)] = (lead, codec)
+        self.replies_topic, self.workers_topic = names.replies, names.workers
+        self._reply = self._only(names.replies)
+        self._worker = self._only(names.workers)
+        self._spaces = {space.name: SpaceRecords(self, space) for space in catalog.SPACES}
+
+    def id_of(self, topic: str, record: str) -> int:
+        """The registry's id. LookupError names the subject that is not registered."""
+        subject = self.catalog.topic(topic).subject(record)
+        try:
+            return self._ids[subject]
+        except KeyError:
+            raise LookupError(f"subject {subject} is not registered: run `orderflow schemas apply`") from None
+
+    def codecs(self, topic: str) -> Mapping[str, RecordCodec]:
+        return self._codecs[topic]
+
+    def _only(self, topic: str) -> RecordCodec:
+        (codec,) = self._codecs[topic].values()
+        return codec
+
+    def of(self, space: str) -> SpaceRecords:
+        return self._spaces[space]
+
+    def resolve(self, schema_id: int, candidates: tuple[str, ...]) -> Callable[[bytes], Any]:
+        """How to read a record that was written under a schema of another version. CodecError when nobody knows it."""
+        found = self._resolved.get(schema_id)
+        if found is None:
+            if self._resolve is None:
+                raise CodecError(f"schema id {schema_id} is none of {', '.join(candidates)}")
+            found = self._resolved[schema_id] = self._resolve(schema_id, ",".join(candidates))
+        return found
+
+    def unpack(self, data: bytes) -> Unpacked:
+        """Read a record of any topic. Raises CodecError."""
+        schema_id = schema_id_of(data)
+        known = self._by_id.get(schema_id)
+        if known is None:
+            raise CodecError(f"schema id {schema_id} is not in this catalogue")
+        lead, codec = known
+        return Unpacked(*codec.decode(data)) if lead else Unpacked(None, "", codec.decode(data))
+
+    def encode_reply(self, reply: Reply) -> bytes:
+        return self._reply.encode(reply)
+
+    def decode_reply(self, data: bytes) -> Reply:
+        reply: Reply = self._reply.decode(data)
+        return reply
+
+    def encode_worker(self, worker: Worker) -> bytes:
+        return self._worker.encode(worker)
+
+    def decode_worker(self, data: bytes) -> Worker:
+        worker: Worker = self._worker.decode(data)
+        return worker
+
+    def meta(self, space: str) -> RecordCodec:
+        """The codec of a key space's MetaRow."""
+        return self._only(self.catalog.meta_topic(space))
+
+
+def _compile(record: str, lead: int, schema_id: int) -> RecordCodec:
+    return compile_record(avsc.expanded(record), makers(), lead, header_of(schema_id))
