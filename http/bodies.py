@@ -110,6 +110,7 @@ Quantity = Annotated[int, BeforeValidator(_quantity), Field(json_schema_extra={"
 Received = Annotated[int, BeforeValidator(_received), Field(json_schema_extra={"minimum": 1, "maximum": _LIMITS.receipt_quantity_max})]
 Delta = Annotated[int, BeforeValidator(_delta), Field(json_schema_extra={"not": {"const": 0}})]
 QTY = AliasChoices("qty", "quantity")
+ITEMS = AliasChoices("items", "lines")
 
 
 class Body(BaseModel):
@@ -126,7 +127,7 @@ class Money(Body):
 class ShipTo(Body):
     """Where to, without naming anybody: the address itself stays with the customer."""
 
-    subject_id: Id | Literal[""] = ""
+    subject_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
     address_version: Annotated[int, Field(ge=0, le=1 << 31)] = 0
     country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = ""
     region: Annotated[str, Field(max_length=64)] = ""
@@ -135,7 +136,7 @@ class ShipTo(Body):
 
 class Line(Body):
     sku: Id
-    quantity: Quantity = Field(validation_alias=QTY)
+    quantity: Quantity = Field(validation_alias=QTY, description="Also spelled `quantity`.")
     line_id: Id | None = None
     location_id: Id | None = None
     unit_price: Money | None = None
@@ -165,7 +166,7 @@ _LINES: JsonDict = {"minItems": 1, "maxItems": _LIMITS.lines_max}
 class PlaceOrderBody(Body):
     order_id: Id | None = None
     lines: Annotated[list[Line], BeforeValidator(_some), AfterValidator(_distinct)] = Field(
-        validation_alias=AliasChoices("items", "lines"), json_schema_extra=_LINES
+        validation_alias=ITEMS, json_schema_extra=_LINES, description="Also spelled `lines`."
     )
     channel: Id | None = None
     customer_ref: Id | None = None
@@ -180,7 +181,7 @@ class PlaceOrderBody(Body):
 
 class LineQuantity(Body):
     line_id: Id
-    quantity: Quantity = Field(validation_alias=QTY)
+    quantity: Quantity = Field(validation_alias=QTY, description="Also spelled `quantity`.")
 
 
 Some = Annotated[list[LineQuantity], Field(max_length=_LIMITS.lines_max)]
@@ -190,7 +191,7 @@ class CancelBody(Body):
     """Without lines the whole order."""
 
     reason: Annotated[str, Field(max_length=200)] = ""
-    lines: Some = Field([], validation_alias=AliasChoices("items", "lines"))
+    lines: Some = Field([], validation_alias=ITEMS, description="Also spelled `lines`.")
 
 
 class StatusBody(Body):
@@ -198,22 +199,21 @@ class StatusBody(Body):
 
     status: Word
     seq: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
-    lines: Some = Field([], validation_alias=AliasChoices("items", "lines"))
+    lines: Some = Field([], validation_alias=ITEMS, description="Also spelled `lines`.")
 
 
 class DeliveryBody(Body):
     """What a carrier would say. Without `delivered_at` it is now."""
 
     delivered_at: Instant | None = None
-    fulfillment_id: ChildId | None = None
     shipment_id: ChildId | None = None
     proof_ref: Id | None = None
 
 
 class ReceiptBody(Body):
     sku: Id
-    quantity: Received = Field(validation_alias=QTY)
-    location_id: Id | None = Field(None, validation_alias=AliasChoices("location", "location_id"))
+    quantity: Received = Field(validation_alias=QTY, description="Also spelled `quantity`.")
+    location_id: Id | None = None
     lot: Id | None = None
     expires_on: Day | None = None
     received_at: Instant | None = None
@@ -229,7 +229,7 @@ class AdjustBody(Body):
     sku: Id
     delta: Delta
     reason: Word
-    location_id: Id | None = Field(None, validation_alias=AliasChoices("location", "location_id"))
+    location_id: Id | None = None
     lot: Id | None = None
     expected: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     reference: Id | None = None
@@ -278,7 +278,7 @@ def refused(faults: list[Fault]) -> Problem:
 
 def pointer(location: tuple[int | str, ...]) -> str:
     """A JSON Pointer (RFC 6901) to a place in the body."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location if part != "[key]")
 
 
 def _fault(error: ErrorDetails) -> Fault:

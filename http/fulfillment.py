@@ -33,7 +33,7 @@ async def record_delivery(call: Call) -> web.StreamResponse:
     body = await call.body(DeliveryBody)
     command = RecordDelivery(
         shipment_id=body.shipment_id or "",
-        fulfillment_id=body.fulfillment_id or (target_id if child else ""),
+        fulfillment_id=target_id if child else "",
         delivered_at=time.time_ns() // 1000 if body.delivered_at is None else micros(body.delivered_at),
         proof_ref=body.proof_ref or "",
     )

@@ -1,5 +1,7 @@
 """Orders over HTTP: place, read, list, cancel, look back."""
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Annotated
 
 from aiohttp import web
@@ -7,7 +9,7 @@ from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orderflow.http import bodies
-from orderflow.http.bodies import CancelBody, Id, PlaceOrderBody
+from orderflow.http.bodies import CancelBody, Id, Line, PlaceOrderBody
 from orderflow.http.calls import Call, Name, view_response
 from orderflow.http.gateway import Denied
 from orderflow.http.problems import Fault, Problem
@@ -25,7 +27,7 @@ def _label(value: object) -> object:
     return "canceled" if value == "cancelled" else value
 
 
-Label = Annotated[str, BeforeValidator(_label), Field(pattern=r"^[a-z_]{1,32}$")]
+Label = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$"), BeforeValidator(_label)]
 
 
 class OrderQuery(BaseModel):
@@ -140,20 +142,25 @@ def _command(body: PlaceOrderBody, channel: str) -> PlaceOrder:
         external_ref=body.external_ref or "",
         must_accept=body.must_accept,
         ship_to=None if body.ship_to is None else ShipTo(**body.ship_to.model_dump()),
-        lines=tuple(
-            PlacedLine(
-                line_id=line.line_id or str(number),
-                sku=line.sku,
-                quantity=line.quantity,
-                unit_price=money(line.unit_price),
-                discount=money(line.discount),
-                tax=money(line.tax),
-                location_id=line.location_id or "",
-            )
-            for number, line in enumerate(body.lines, 1)
-        ),
+        lines=tuple(_placed_lines(body.lines)),
         attributes=body.attributes,
     )
+
+
+def _placed_lines(lines: list[Line]) -> Iterator[PlacedLine]:
+    """Lines without an id of their own get the first free number."""
+    named = {line.line_id for line in lines}
+    free = (str(number) for number in count(1) if str(number) not in named)
+    for line in lines:
+        yield PlacedLine(
+            line_id=line.line_id or next(free),
+            sku=line.sku,
+            quantity=line.quantity,
+            unit_price=money(line.unit_price),
+            discount=money(line.discount),
+            tax=money(line.tax),
+            location_id=line.location_id or "",
+        )
 
 
 def money(given: bodies.Money | None) -> Money | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from orderflow.schemas.registry import RegistryUnavailable
 from orderflow.streams.batch import Batch, Headers, Output, Parked, Record, Result
 from orderflow.streams.domain.contract import CommandMeta, Get, ReplyTo, Settings
 from orderflow.streams.records import Records, SpaceRecords
@@ -16,7 +17,7 @@ from orderflow.streams.turn import CommandTurn
 from orderflow.streams.wire import Reply
 
 CAUSE_BYTES_MAX = 4096
-CRASHES = (OSError, MemoryError)
+CRASHES = (OSError, MemoryError, RegistryUnavailable)
 """What the machine did: never parked, the process ends and restarts."""
 
 

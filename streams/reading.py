@@ -76,7 +76,7 @@ class Reader:
                 found = partition.family.scan(table.prefix + ref.prefix.encode())
                 values[field] = {raw[1:].decode(): table.decode(value) for _, (raw, value) in zip(range(ref.limit), found, strict=False)}
         head: HeadRow | None = committed(partition, tables["head"], key)
-        snapshots = rules.snapshots(initial, rules.State(**values), head.sequence if head else 0, partition.committed.turn_time)
+        snapshots = rules.snapshots(initial, rules.State(key=key, **values), head.sequence if head else 0, partition.committed.turn_time)
         return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == space.main), None)
 
     def running(self, space: KeySpace) -> list[Partition]:

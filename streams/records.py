@@ -3,17 +3,23 @@
 A class is found by its record's name in the module its namespace belongs to; `bind` refuses one whose fields differ from the schema's.
 """
 
+import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from orderflow.schemas import avsc, catalog
+from orderflow.schemas.avsc import Json
 from orderflow.schemas.catalog import Catalog, ce_type
 from orderflow.schemas.codec import CodecError, RecordCodec, compile_record, header_of, schema_id_of
+from orderflow.schemas.registry import RegistryUnavailable, UnknownSchema, fetch_ids, schema_by_id
+from orderflow.schemas.resolution import compile_resolution
 from orderflow.streams import wire
 from orderflow.streams.domain import channel, contract, order_records, order_rows, parts, stock_records, stock_rows
 from orderflow.streams.domain.contract import CommandMeta, EventMeta, TimerDue
@@ -32,8 +38,11 @@ MODULES: Mapping[str, tuple[ModuleType, ...]] = {
 }
 """Where the class of a record is looked for, by namespace."""
 
-Resolve = Callable[[int, str], Callable[[bytes], Any]]
-"""(writer's schema id, reader's record) -> decode, for ids this version does not write itself."""
+log = structlog.get_logger(__name__)
+
+REGISTRY_TRIES_MAX = 6
+WriterSchema = Callable[[int], Json]
+"""schema id -> the schema it stands for, asked of the registry: for records that another version wrote."""
 
 
 def class_of(full_name: str) -> type[Any]:
@@ -98,7 +107,7 @@ class SpaceRecords:
         schema_id = schema_id_of(data)
         codec = self._commands_by_id.get(schema_id)
         if codec is None:
-            found: tuple[CommandMeta, str, Any] = self._records.resolve(schema_id, self.space.commands)(data)
+            found: tuple[CommandMeta, str, Any] = self._records.resolve(schema_id, self.space.commands, 2)(data)
             return found
         command: tuple[CommandMeta, str, Any] = codec.decode(data)
         return command
@@ -139,8 +148,8 @@ class SpaceRecords:
 class Records:
     """All records of one catalogue under the ids of one registry. `ids` maps subject to schema id; build it once per process."""
 
-    def __init__(self, names: Catalog, ids: Mapping[str, int], resolve: Resolve | None = None) -> None:
-        self.catalog, self._ids, self._resolve = names, ids, resolve
+    def __init__(self, names: Catalog, ids: Mapping[str, int], writer_schema: WriterSchema | None = None) -> None:
+        self.catalog, self._ids, self._writer_schema = names, ids, writer_schema
         self._codecs: dict[str, dict[str, RecordCodec]] = {}
         self._by_id: dict[int, tuple[int, RecordCodec]] = {}
         self._resolved: dict[int, Callable[[bytes], Any]] = {}
@@ -155,6 +164,11 @@ class Records:
         self._worker = self._only(names.workers)
         self._spaces = {space.name: SpaceRecords(self, space) for space in catalog.SPACES}
 
+    @classmethod
+    def load(cls, names: Catalog, registry_url: str, cache_file: Path) -> "Records":
+        """With the registry's ids, or those in `cache_file` while it does not answer. Raises RegistryError."""
+        return cls(names, fetch_ids(registry_url, names, cache_file).ids, partial(_patiently, registry_url))
+
     def id_of(self, topic: str, record: str) -> int:
         """The registry's id. LookupError names the subject that is not registered."""
         subject = self.catalog.topic(topic).subject(record)
@@ -162,6 +176,11 @@ class Records:
             return self._ids[subject]
         except KeyError:
             raise LookupError(f"subject {subject} is not registered: run `orderflow schemas apply`") from None
+
+    @property
+    def fingerprints(self) -> dict[int, str]:
+        """Schema id -> fingerprint of what this version writes under it."""
+        return {self._ids[subject.name]: avsc.fingerprint(subject.schema) for subject in self.catalog.subjects()}
 
     def codecs(self, topic: str) -> Mapping[str, RecordCodec]:
         return self._codecs[topic]
@@ -173,13 +192,21 @@ class Records:
     def of(self, space: str) -> SpaceRecords:
         return self._spaces[space]
 
-    def resolve(self, schema_id: int, candidates: tuple[str, ...]) -> Callable[[bytes], Any]:
-        """How to read a record that was written under a schema of another version. CodecError when nobody knows it."""
+    def resolve(self, schema_id: int, readers: tuple[str, ...], lead: int) -> Callable[[bytes], Any]:
+        """How to read a record that another version wrote as one of `readers`. CodecError when its schema is none of theirs."""
         found = self._resolved.get(schema_id)
         if found is None:
-            if self._resolve is None:
-                raise CodecError(f"schema id {schema_id} is none of {', '.join(candidates)}")
-            found = self._resolved[schema_id] = self._resolve(schema_id, ",".join(candidates))
+            if self._writer_schema is None:
+                raise CodecError(f"schema id {schema_id} is not one of ours")
+            try:
+                writer = self._writer_schema(schema_id)
+            except UnknownSchema as error:
+                raise CodecError(str(error)) from error
+            name = avsc.parse(writer).name
+            if name not in readers:
+                raise CodecError(f"schema id {schema_id} is {name}, which does not belong on this topic")
+            found = compile_resolution(schema_id, writer, avsc.expanded(name), makers(), lead)
+            self._resolved[schema_id] = found
         return found
 
     def unpack(self, data: bytes) -> Unpacked:
@@ -208,6 +235,17 @@ class Records:
     def meta(self, space: str) -> RecordCodec:
         """The codec of a key space's MetaRow."""
         return self._only(self.catalog.meta_topic(space))
+
+
+def _patiently(registry_url: str, schema_id: int) -> Json:
+    """Wait for the registry with backoff; a record whose schema cannot be asked for now is never parked."""
+    for attempt in range(REGISTRY_TRIES_MAX - 1):
+        try:
+            return schema_by_id(registry_url, schema_id)
+        except RegistryUnavailable as error:
+            log.warning("registry.unavailable", schema_id=schema_id, error=str(error))
+            time.sleep(min(2.0**attempt, 15.0))
+    return schema_by_id(registry_url, schema_id)
 
 
 def _compile(record: str, lead: int, schema_id: int) -> RecordCodec:

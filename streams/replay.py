@@ -22,7 +22,7 @@ def fold(space: KeySpace, events: Iterable[tuple[EventMeta, str, Any]]) -> Table
         if meta.sequence != expected:
             raise ValueError(f"{space.name} {key}: event {meta.event_id} where sequence {expected} was expected")
         sequences[key] = meta.sequence
-        states[key] = space.rules.evolve(states.get(key, space.rules.INITIAL), event, meta)
+        states[key] = space.rules.evolve(states.get(key) or space.rules.State(key=key), event, meta)
     tables: Tables = {spec.name: {} for spec in space.tables if spec.name not in ("head", "answer")}
     for key, state in states.items():
         for name, rows in tables.items():

@@ -102,7 +102,7 @@ class CommandTurn:
                 found = values.setdefault(field, {})
                 for key, row in self.rows.range(ref.table, prefix + ref.prefix, ref.limit, ref.index):
                     found[key.removeprefix(prefix)] = row
-        return self.rules.State(**values)
+        return self.rules.State(key=self.key, **values)
 
     def _save(self, before: Any, after: Any) -> None:
         for spec in self.processor.specs:

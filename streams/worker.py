@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from orderflow.streams import reading
 from orderflow.streams.domain.channel import ChannelRow
@@ -75,10 +77,22 @@ def build(settings: WorkerSettings, records: Records, store: Store, spaces: Sequ
 
 def run(settings: WorkerSettings, records: Records, store: Store) -> None:
     """Run a worker until it is told to stop. Exits the process: 0 after a clean stop, 10 to 13 when it must be started again."""
+    claim(settings, records, store)
     app = build(settings, records, store)
     for lookup in app.lookups.values():
         lookup.start(LOOKUP_DEADLINE_S)
     run_app(app)
+
+
+def claim(settings: WorkerSettings, records: Records, store: Store) -> None:
+    """Compare the data directory with this Kafka and this registry before anything is read. Raises StoreError."""
+    store.claim_schemas(records.fingerprints)
+    owners = {topic.name: (topic.owner, topic.partitions) for topic in records.catalog.topics() if topic.owner != "engine"}
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    described = admin.describe_topics(TopicCollection(list(owners)))
+    ids = {name: str(future.result().topic_id) for name, future in described.items()}
+    for topic in store.claim_topics(ids, owners):
+        log.warning("store.wiped", topic=topic, why="the topic was made anew since this directory was written")
 
 
 def engine_settings(settings: WorkerSettings, store: Store) -> EngineSettings:

@@ -20,6 +20,8 @@ def cell_at(cells: Cells, location_id: str) -> Cell:
 
 def with_cell(cells: Cells, cell: Cell) -> Cells:
     """These cells with this one in its place; they stay sorted by location."""
+    if len(cells) == 1 and cells[0].location_id == cell.location_id:
+        return (cell,)
     others = [each for each in cells if each.location_id != cell.location_id]
     return tuple(sorted((*others, cell), key=lambda each: each.location_id))
 
@@ -35,7 +37,7 @@ def shifted(cells: Cells, allocations: Iterable[Qty], *, reserved: int = 0, allo
             reserved=cell.reserved + reserved * qty.quantity,
             allocated=cell.allocated + allocated * qty.quantity,
         )
-        found = (moved,) if len(found) == 1 else with_cell(found, moved)
+        found = with_cell(found, moved)
     return found
 
 
