@@ -116,6 +116,12 @@ def entries(environ: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]
         }
 
 
+def other_values(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str, str]]:
+    """The variables outside the settings classes: name, value, source."""
+    for name in OTHERS:
+        yield name, environ.get(name, ""), "environment" if name in environ else "default"
+
+
 def _fault(error: Mapping[str, Any]) -> str:
     name = variable(str(error["loc"][0])) if error["loc"] else "the settings"
     return f"{name}={error['input']}: {error['msg'][:1].lower()}{error['msg'][1:]}"

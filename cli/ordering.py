@@ -59,7 +59,9 @@ def judge_ordering(facts: OrderingFacts) -> list[str]:
             found.append(f"{name} ended {course.status or 'unknown'}, must be shipped")
         if course.fulfillments != ["shipped"]:
             found.append(f"{name}: its fulfillments are {course.fulfillments}, must be one that is shipped")
-        refused = [f"{status} {code}".strip() for status, code in zip(course.answers, course.codes, strict=True) if status not in (200, 202)]
+        refused = [
+            f"{status} {code}".strip() for status, code in zip(course.answers, course.codes, strict=True) if status not in (200, 202)
+        ]
         if len(course.answers) != len(STEPS) or refused:
             found.append(f"{name}: {len(course.answers)} posts were answered, refused: {', '.join(refused) or 'none'}")
         if not course.timeline_complete or course.sequences != list(range(1, len(course.sequences) + 1)) or not course.sequences:

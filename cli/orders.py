@@ -153,9 +153,7 @@ def _order_lines(answer: Answer) -> Iterator[str]:
     yield from fields({name: order.get(name) for name in ("order_id", "order_number", "status", "reason", "placed_at", "changed_at")})
     yield from columns(("sku", "quantity", "shipped", "delivered"), _cells(order.get("lines", ()), "sku quantity shipped delivered"))
     if order.get("fulfillments"):
-        yield from columns(
-            ("fulfillment", "status", "location"), _cells(order["fulfillments"], "fulfillment_id status location_id")
-        )
+        yield from columns(("fulfillment", "status", "location"), _cells(order["fulfillments"], "fulfillment_id status location_id"))
 
 
 def _list_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -164,7 +162,9 @@ def _list_lines(found: dict[str, Any]) -> Iterator[str]:
     if not found.get("complete", True):
         yield f"not counted: partitions {found['partitions_missing']}, nobody answers for them"
     if found["items"]:
-        yield from columns(("order", "number", "status", "reason", "placed"), _cells(found["items"], "order_id order_number status reason placed_at"))
+        yield from columns(
+            ("order", "number", "status", "reason", "placed"), _cells(found["items"], "order_id order_number status reason placed_at")
+        )
 
 
 def _timeline_lines(found: dict[str, Any]) -> Iterator[str]:

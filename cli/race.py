@@ -33,6 +33,7 @@ class Killed(Struct, frozen=True):
     """A process that was ended with -9, and whether its supervisor had started another when everything was over."""
 
     pid: int
+    name: str = "worker"
     started_again: bool = False
 
 
@@ -214,7 +215,9 @@ async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: b
     sku = f"RACE-{run_id}"
     facts = RaceFacts(sku, orders, stock, 2 if duplicates else 1, kill_asked=kill is not None)
     deadline = began + wait_s
-    received = await insist(edge, f"{STOCK}/receipts", {"sku": sku, "qty": stock, "reference": f"race-{run_id}"}, f"{run_id}-stock", deadline)
+    received = await insist(
+        edge, f"{STOCK}/receipts", {"sku": sku, "qty": stock, "reference": f"race-{run_id}"}, f"{run_id}-stock", deadline
+    )
     if received.status >= 400:
         raise Unreachable(f"stock was not received: {received.status} {received.code}")
     await _until_received(edge, sku, stock, deadline)

@@ -31,9 +31,7 @@ OnStep: TypeAlias = Callable[[str, int, int], None]
 class Failure(Exception):
     """A command cannot do what it was asked: what was wrong, what to do next, and its exit code."""
 
-    def __init__(
-        self, wrong: str | Sequence[str], *, then: str = "", code: int = NO, document: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, wrong: str | Sequence[str], *, then: str = "", code: int = NO, document: Mapping[str, Any] | None = None) -> None:
         self.wrong = [wrong] if isinstance(wrong, str) else list(wrong)
         self.then, self.code = then, code
         self.document = document or {"errors": self.wrong, "advice": then}

@@ -111,6 +111,7 @@ Received = Annotated[int, BeforeValidator(_received), Field(json_schema_extra={"
 Delta = Annotated[int, BeforeValidator(_delta), Field(json_schema_extra={"not": {"const": 0}})]
 QTY = AliasChoices("qty", "quantity")
 ITEMS = AliasChoices("items", "lines")
+LOCATION = AliasChoices("location_id", "location")
 
 
 class Body(BaseModel):
@@ -213,7 +214,7 @@ class DeliveryBody(Body):
 class ReceiptBody(Body):
     sku: Id
     quantity: Received = Field(validation_alias=QTY, description="Also spelled `quantity`.")
-    location_id: Id | None = None
+    location_id: Id | None = Field(None, validation_alias=LOCATION, description="Also spelled `location`.")
     lot: Id | None = None
     expires_on: Day | None = None
     received_at: Instant | None = None
@@ -229,7 +230,7 @@ class AdjustBody(Body):
     sku: Id
     delta: Delta
     reason: Word
-    location_id: Id | None = None
+    location_id: Id | None = Field(None, validation_alias=LOCATION, description="Also spelled `location`.")
     lot: Id | None = None
     expected: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     reference: Id | None = None

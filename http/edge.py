@@ -25,12 +25,15 @@ from orderflow.http.problems import Problem
 from orderflow.http.reads import Reads
 from orderflow.http.settings import EdgeSettings
 from orderflow.http.timeline import Timeline, consumer_config
+from orderflow.schemas.catalog import Catalog
+from orderflow.schemas.registry import RegistryError
 from orderflow.streams.records import Records
 
 log = structlog.get_logger(__name__)
 
 SPACES = ("orders", "stock")
 """The key spaces whose owners the edge asks."""
+SCHEMA_CACHE = "schemas.json"
 SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 QUIET = ("/health/live", "/health/ready", "/metrics")
 
@@ -59,9 +62,13 @@ class Edge:
         self._started: list[Service] = []
 
     async def start(self) -> None:
-        for service in self.services:
-            await service.start()
-            self._started.append(service)
+        try:
+            for service in self.services:
+                self._started.append(service)
+                await service.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         while self._started:
@@ -72,7 +79,10 @@ def build_app(edge: Edge) -> web.Application:
     """The application: every route of the table behind one guard."""
     app = web.Application(client_max_size=edge.parts.settings.body_bytes_max, middlewares=[_guard(edge.parts)])
     for route in openapi.table():
-        app.router.add_route(route.method, route.path, route.bind(edge.parts))
+        if route.method == "GET":
+            app.router.add_get(route.path, route.bind(edge.parts))  # HEAD too
+        else:
+            app.router.add_route(route.method, route.path, route.bind(edge.parts))
 
     async def life(_: web.Application) -> AsyncIterator[None]:
         await edge.start()
@@ -87,11 +97,8 @@ async def connect(settings: EdgeSettings, records: Records) -> Edge:
     """An edge on Kafka.
 
     Raises:
-        StartRefused: the settings are wrong, the broker does not answer, or topics are missing.
+        StartRefused: the broker does not answer, or topics are missing.
     """
-    reasons = settings.refusals()
-    if reasons:
-        raise StartRefused(reasons)
     names = [records.of(space).commands for space in SPACES]
     counts = await asyncio.to_thread(_partition_counts, settings, [*names, records.replies_topic, records.workers_topic])
     gateway = KafkaGateway(settings, records, counts[records.replies_topic])
@@ -108,11 +115,14 @@ async def serve(settings: EdgeSettings, *, stop: asyncio.Event | None = None, st
     `started` hears the address once requests are taken.
 
     Raises:
-        StartRefused: see `connect`.
+        StartRefused: the settings are refused (deny by default), the broker does not answer, topics or schema ids are missing.
         KafkaException: the producer failed for good; start the process again.
     """
+    reasons = settings.refusals()
+    if reasons:
+        raise StartRefused(reasons)
     stop = stop or _stop_on_signal()
-    edge = await connect(settings, await asyncio.to_thread(_load_records, settings))
+    edge = await connect(settings, await asyncio.to_thread(load_records, settings))
     runner = web.AppRunner(
         build_app(edge),
         access_log=None,
@@ -189,8 +199,12 @@ def _sources(records: Records, gateway: KafkaGateway, owners: Owners) -> tuple[S
     )
 
 
-def _load_records(settings: EdgeSettings) -> Records:
-    raise NotImplementedError
+def load_records(settings: EdgeSettings) -> Records:
+    """The codecs under the registry's ids, or under those kept in the data directory while it does not answer. Raises StartRefused."""
+    try:
+        return Records.load(Catalog(settings.prefix, settings.partitions), settings.registry, settings.data / SCHEMA_CACHE)
+    except RegistryError as error:
+        raise StartRefused([f"schema ids: {error}"]) from None
 
 
 def _partition_counts(settings: EdgeSettings, topics: list[str]) -> dict[str, int]:

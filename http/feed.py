@@ -62,9 +62,20 @@ class Feed:
         for source in self._sources.values():
             offset = OFFSET_BEGINNING
             if not source.from_start:
-                _, offset = self._consumer.get_watermark_offsets(TopicPartition(source.topic, source.partition), timeout=timeout_s)
+                offset = self._end(TopicPartition(source.topic, source.partition), timeout_s)
             found.append(TopicPartition(source.topic, source.partition, offset))
         return found
+
+    def _end(self, partition: TopicPartition, timeout_s: float) -> int:
+        """Where it ends now. A leader that is just being chosen, as after the topic was made, is asked again until `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return int(self._consumer.get_watermark_offsets(partition, timeout=timeout_s)[1])
+            except KafkaException:
+                if time.monotonic() + PAUSE_S > deadline:
+                    raise
+                time.sleep(PAUSE_S)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -23,6 +23,8 @@ from orderflow.streams.wire import Reply
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
+QUIET = 2
+"""librdkafka's own log lines are dropped below critical: what matters of them arrives as errors."""
 
 
 class Ask(Struct, frozen=True):
@@ -166,6 +168,8 @@ class KafkaGateway:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._loop.call_soon_threadsafe(_settle, self._fatal, error)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            log.warning("log.unreachable", bootstrap=self.settings.bootstrap)
 
     def _poll(self) -> None:
         while not self._stop.is_set():
@@ -177,6 +181,7 @@ def producer_config(settings: EdgeSettings, edge_id: str) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": f"edge-{edge_id}",
+        "log_level": QUIET,
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",

@@ -86,6 +86,7 @@ def _operation(route: Route) -> Json:
     responses = {str(status): _success(status, view) for status, view in route.answers.items()}
     for status in route.problems:
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase, "content": _content(ProblemView, MEDIA_TYPE)})
+    responses["default"] = {"description": "Any other refusal.", "content": _content(ProblemView, MEDIA_TYPE)}
     operation: Json = {
         "operationId": route.handler.__name__,
         "summary": route.summary,

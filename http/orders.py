@@ -177,7 +177,7 @@ ROUTES = (
         "orders",
         {201: OrderView, 202: AcceptedView},
         body=PlaceOrderBody,
-        problems=(400, 409, 413, 422, 503),
+        problems=(400, 409, 413, 422, 503, 504),
     ),
     Route(
         "GET",

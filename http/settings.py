@@ -1,6 +1,7 @@
 """What an edge can be told, from the environment (ORDERFLOW_...), and why it would refuse to start with it."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -28,6 +29,10 @@ class EdgeSettings(BaseSettings):
     """The schema registry's Confluent API; needed at the first start and for unknown schema ids only."""
     prefix: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """First part of every topic's name."""
+    partitions: int = Field(4, ge=1, le=1024)
+    """Partitions per key space, fixed for life."""
+    data: Path = Path(".orderflow")
+    """Where schema ids are kept, so that the edge starts without the registry; nothing else of an edge is on disk."""
 
     answer_wait_s: float = Field(2.0, gt=0, le=30)
     """How long a POST waits for its outcome before it answers 202 (contracts.md 2)."""

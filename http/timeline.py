@@ -102,6 +102,7 @@ def consumer_config(settings: EdgeSettings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.bootstrap,
         "group.id": "orderflow-edge",
+        "log_level": 2,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",

@@ -4,16 +4,17 @@ A partition count, a timestamp type or a retention is never changed under a runn
 differences at once, and nothing is touched.
 """
 
+import time
 from collections.abc import Mapping
-from typing import Any, Literal
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from msgspec import Struct
 
 from orderflow.schemas.catalog import Catalog, Topic
 
 TIMEOUT_S = 30.0
+POLL_S = 0.05
 REPLICAS_MAX = 3
 """Replication factor by default, as far as there are brokers."""
 
@@ -57,49 +58,46 @@ def plan(admin: AdminClient, catalog: Catalog) -> tuple[Difference, ...]:
 
 
 def apply(admin: AdminClient, catalog: Catalog, replication: int | None = None) -> tuple[str, ...]:
-    """Make the missing topics and return their names. TopicsDiffer, with nothing made, when an existing one differs.
+    """Make the missing topics and return their names once the broker shows them. `replication` is 3 by default, or the number of brokers.
 
-    `replication` is 3 by default, or the number of brokers if there are fewer.
+    TopicsDiffer, with nothing made, when an existing topic differs; RuntimeError with a line for each topic the broker would not make.
     """
     differences = plan(admin, catalog)
     if refused := tuple(difference for difference in differences if not difference.missing):
         raise TopicsDiffer(refused, "Nothing was changed. Settings are for life: set them back, or copy into new topics.")
+    if not differences:
+        return ()
     factor = replication or min(REPLICAS_MAX, len(admin.list_topics(timeout=TIMEOUT_S).brokers))
     missing = [catalog.topic(difference.topic) for difference in differences]
     new = [NewTopic(topic.name, topic.partitions, factor, config=dict(topic.config)) for topic in missing]
     failed = []
-    for name, future in (admin.create_topics(new, operation_timeout=TIMEOUT_S) if new else {}).items():
-        try:
-            future.result()
-        except KafkaException as error:
-            failed.append(f"{name}: {error.args[0].str()}")
+    for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
+        if (error := future.exception()) and not _exists_already(error):
+            failed.append(f"{name}: {error}")
     if failed:
-        raise RuntimeError("topics not made:\n" + "\n".join(failed))
+        raise RuntimeError("\n".join(failed))
+    _await(admin, catalog)
     return tuple(topic.name for topic in missing)
+
+
+def _exists_already(error: BaseException) -> bool:
+    """Somebody else made it meanwhile, or this broker's metadata are behind: `check` sees to its settings."""
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+
+
+def _await(admin: AdminClient, catalog: Catalog) -> None:
+    """Metadata follow the creation by moments; a worker started next must see every topic."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while (differences := plan(admin, catalog)) and all(d.missing for d in differences) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    if differences:
+        raise TopicsDiffer(differences, "They were made, but are not as they should be.")
 
 
 def check(admin: AdminClient, catalog: Catalog) -> None:
     """TopicsDiffer with every difference, missing topics included."""
     if differences := plan(admin, catalog):
         raise TopicsDiffer(differences, "Run `orderflow topics apply` for what is missing; other differences must be set back.")
-
-
-def topic_ids(admin: AdminClient, catalog: Catalog) -> Mapping[str, str]:
-    """The id of every topic of the catalogue that exists: a topic made anew has another one."""
-    futures = admin.describe_topics(_collection([topic.name for topic in catalog.topics()]), request_timeout=TIMEOUT_S)
-    found = {}
-    for name, future in futures.items():
-        try:
-            found[name] = str(future.result().topic_id)
-        except KafkaException:
-            continue
-    return found
-
-
-def _collection(names: list[str]) -> Any:
-    from confluent_kafka import TopicCollection
-
-    return TopicCollection(names)
 
 
 def _settings(admin: AdminClient, names: list[str]) -> Mapping[str, Mapping[str, str]]:

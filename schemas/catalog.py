@@ -72,7 +72,7 @@ SPACES = (
         (
             *_head_and_answer("order_id"),
             Table("order", "orderflow.orders.rows.OrderRow", "order_id"),
-            Table("stock-answer", "orderflow.orders.rows.StockAnswerRow", "reservation_id"),
+            Table("stock-answer", "orderflow.orders.rows.StockAnswerRow", "order_id~G<attempt>~<sku>"),
             Table("fulfillment", "orderflow.orders.rows.FulfillmentRow", "fulfillment_id"),
         ),
     ),

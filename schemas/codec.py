@@ -4,7 +4,8 @@
 them (plain.py). Their bytes equal fastavro's, which tests/unit/test_codec.py checks for every record of the catalogue.
 
 Wire: `header` (magic byte 0 and the schema id, see `header_of`), then the record. Arrays are tuples, maps dicts, optionals `X | None`,
-enums members of their class, timestamps and dates plain integers.
+enums members of their class, timestamps and dates plain integers. Values are trusted to have the types of their class as far as Python's
+equality goes: what is no number is refused, but True passes for 1 where the fast way is taken.
 """
 
 from collections.abc import Callable

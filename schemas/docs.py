@@ -8,7 +8,7 @@ from msgspec import UNSET
 from orderflow.schemas.avsc import Array, Enum, Field, Map, Node, Nullable, Record, Scalar, expanded, parse
 from orderflow.schemas.catalog import REASONS, SPACES, VALUES, Catalog, Kind, Topic, ce_type
 
-HEAD = "<!-- Generated from schemas/catalog.py and schemas/avro: edit those, then run `make docs`. -->"
+HEAD = "<!-- Rendered by schemas/docs.py from schemas/catalog.py and schemas/avro: edit those. -->"
 KINDS: dict[Kind, str] = {
     "commands": "what is asked of a key space; one log, one writer",
     "events": "what happened, in order, refusals included: the truth",

@@ -1,50 +1,81 @@
 """Records that another version wrote: their writer's schema is valid but not ours, so Avro's resolution reads them into our classes.
 
-fastavro resolves; the result is then made of our classes. It is the rare way: a record under our own schema never comes here.
+fastavro resolves; plain.py has walked over every byte before, because fastavro does not look at what it skips. This is the rare way:
+a record under our own schema never comes here.
 """
 
 import io
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, assert_never
 
 import fastavro
 
-from orderflow.schemas.avsc import Array, Enum, Json, Map, Node, Nullable, Record, Scalar, fingerprint, parse, without_logical_types
+from orderflow.schemas.avsc import (
+    Array,
+    Enum,
+    Json,
+    Map,
+    Node,
+    Nullable,
+    Record,
+    Scalar,
+    SchemaError,
+    fingerprint,
+    parse,
+    without_logical_types,
+)
 from orderflow.schemas.codec import HEADER_BYTES, bind, compile_record, header_of
-from orderflow.schemas.plain import CodecError, Layout, Makers
+from orderflow.schemas.plain import CodecError, Layout, Maker, Makers
 
 
 def compile_resolution(schema_id: int, writer: Json, reader: Json, makers: Makers, lead: int = 0) -> Callable[[bytes], Any]:
     """`decode` for records written under `schema_id`, whose schema is `writer`, as values of `reader`'s record.
 
-    Shapes as in `compile_record`. CodecError when the schemas do not resolve at all; decoding raises CodecError for bad bytes and for
-    values the reader has no place for (an enum symbol without default).
+    Shapes as in `compile_record`. CodecError when `writer` is not one of our shapes; decoding raises CodecError for bad bytes and for
+    what does not resolve (another record, an enum symbol without default).
     """
+    try:
+        written = parse(writer)
+    except SchemaError as error:
+        raise CodecError(f"schema {schema_id}: {error}") from error
     if fingerprint(writer) == fingerprint(reader):
         return compile_record(reader, makers, lead, header_of(schema_id)).decode
+    walk = Layout(written, _blanks(written), 0, header_of(schema_id))
     layout = bind(parse(reader), makers, lead)
-    try:
-        from_schema = fastavro.parse_schema(without_logical_types(writer))
-        to_schema = fastavro.parse_schema(without_logical_types(reader))
-    except (ValueError, KeyError, TypeError, fastavro.schema.SchemaParseException) as error:
-        raise CodecError(f"schema {schema_id}: {error}") from error
-    name, header = layout.record.name, header_of(schema_id)
+    from_schema = fastavro.parse_schema(without_logical_types(writer))
+    to_schema = fastavro.parse_schema(without_logical_types(reader))
 
     def decode(data: bytes) -> Any:
-        if data[:HEADER_BYTES] != header:
-            raise CodecError(f"{name}: header {data[:HEADER_BYTES].hex()} instead of {header.hex()}")
-        body = io.BytesIO(data[HEADER_BYTES:])
+        walk.decode(data)
         try:
-            found = fastavro.schemaless_reader(body, from_schema, to_schema)
+            found = fastavro.schemaless_reader(io.BytesIO(data[HEADER_BYTES:]), from_schema, to_schema)
         except MemoryError:
             raise
         except Exception as error:  # fastavro raises what its reading functions happen to raise
-            raise CodecError(f"{name}, written under schema {schema_id}: {type(error).__name__} {error}") from error
-        if left := len(body.read()):
-            raise CodecError(f"{name}: {left} bytes after the record")
+            raise CodecError(f"{layout.record.name}, written under schema {schema_id}: {type(error).__name__} {error}") from error
         return _place(layout, found)
 
     return decode
+
+
+def _blanks(node: Node) -> dict[str, Maker]:
+    """Makers for a walk whose values nobody wants."""
+    match node:
+        case Record(name, fields):
+            made: dict[str, Maker] = {name: lambda *_: None}
+            for field in fields:
+                made |= _blanks(field.node)
+            return made
+        case Enum(name, symbols):
+            members: Any = SimpleNamespace(__members__=dict.fromkeys(symbols))
+            return {name: members}
+        case Array(of) | Map(of) | Nullable(of):
+            return _blanks(of)
+        case Scalar():
+            return {}
+        case _:
+            assert_never(node)
 
 
 def _place(layout: Layout, found: Mapping[str, Any]) -> Any:

@@ -40,8 +40,6 @@ class Batch(Struct):
     records: Sequence[Record]
     rows: Rows
     turn_time: int
-    prunes: bool = False
-    """An answer older than seven days is in this partition."""
 
 
 class Result(Struct):

@@ -13,8 +13,9 @@ from orderflow.streams.batch import Batch, Headers, Output, Parked, Record, Resu
 from orderflow.streams.domain.contract import CommandMeta, Get, ReplyTo, Settings
 from orderflow.streams.records import Records, SpaceRecords
 from orderflow.streams.topology import KeySpace
-from orderflow.streams.turn import CommandTurn
+from orderflow.streams.turn import ANSWER_KEPT_US, CommandTurn
 from orderflow.streams.wire import Reply
+from orderflow.tables.rows import Rows
 
 CAUSE_BYTES_MAX = 4096
 CRASHES = (OSError, MemoryError, RegistryUnavailable)
@@ -43,6 +44,7 @@ class Processor:
         decoded: list[Any] = []
         wanted: list[tuple[str, str]] = []
         for record in batch.records:
+            command: Any
             try:
                 command = self._decode(record)
                 wanted.extend(self._wants(*command))
@@ -56,12 +58,13 @@ class Processor:
         snapshots: dict[tuple[str, bytes], Output] = {}
         counts: Counter[tuple[str, str]] = Counter()
         turn_time = batch.turn_time
+        prunes = self._has_old_answers(rows, batch)
         for record, command in zip(batch.records, decoded, strict=True):
             turn_time = max(turn_time, record.timestamp()[1] * 1000)
             try:
                 if isinstance(command, Exception):
                     raise command
-                work = CommandTurn(self, batch, record, *command, at=turn_time)
+                work = CommandTurn(self, batch, record, *command, at=turn_time, prunes=prunes)
                 work.run()
                 work.check_sizes()
             except CRASHES:
@@ -78,6 +81,13 @@ class Processor:
             turn_time = max(turn_time, work.at)
         outputs.extend(snapshots.values())
         return Result(outputs, turn_time, counts)
+
+    @staticmethod
+    def _has_old_answers(rows: Rows, batch: Batch) -> bool:
+        """Is there an answer older than seven days? Asked once a batch; then each insert removes the two oldest."""
+        oldest = rows.range("answer", "", 1, "age")
+        latest = max(batch.turn_time, *(record.timestamp()[1] * 1000 for record in batch.records))
+        return bool(oldest) and oldest[0][1].at < latest - ANSWER_KEPT_US
 
     def _decode(self, record: Record) -> tuple[CommandMeta, str, Any]:
         value, key = record.value(), record.key()

@@ -22,7 +22,6 @@ LIST_MAX = 500
 COMMIT_WAIT_S = 5.0
 COMMIT_POLL_S = 0.001
 STALLED_S = 30.0
-JSON = {"Content-Type": "application/json"}
 
 
 class NotHere(Exception):
@@ -84,29 +83,31 @@ class Reader:
         topic = self.logs[space.name].topic
         return [partition for (name, _), partition in list(self.engine.partitions.items()) if name == topic and partition.running]
 
-    def orders(self, wanted: Callable[[Any], bool], label: Callable[[Any], str], limit: int) -> dict[str, Any]:
-        """At most `limit` orders that are wanted, and how many there are, by label. Reads every order row of this worker."""
+    def orders(self, wanted: Callable[[Any], bool], shown: Callable[[str], bool], limit: int) -> dict[str, Any]:
+        """At most `limit` orders whose row is wanted and whose label is shown, and how many there are, by label. Reads every order here."""
         space = self.spaces["order"]
-        total, by_label, items = 0, dict[str, int](), []
+        total, by_label, items = 0, dict[str, int](), list[Any]()
         partitions = self.running(space)
         for partition in partitions:
             table = partition.rows.tables["order"]
             for raw, value in partition.family.scan(table.prefix):
-                row = table.decode(value)
-                if not wanted(row):
+                if not wanted(table.decode(value)):
+                    continue
+                snapshot = self.snapshot_in(space, partition, raw[1:].decode())
+                if not shown(snapshot.label):
                     continue
                 total += 1
-                name = label(row)
-                by_label[name] = by_label.get(name, 0) + 1
+                by_label[snapshot.label] = by_label.get(snapshot.label, 0) + 1
                 if len(items) < limit:
-                    items.append(self.snapshot_in(space, partition, raw[1:].decode()))
+                    items.append(snapshot)
         return {"total": total, "by_label": by_label, "items": items, "partitions": [partition.number for partition in partitions]}
 
     def reservations(self, overdue_only: bool, limit: int) -> dict[str, Any]:
         """Open reservations by due time; overdue by more than `overdue_s` on caught-up partitions there should never be one."""
         space = self.spaces["stock"]
         now = time.time_ns() // 1000
-        items, caught_up = [], True
+        items: list[tuple[int, str, Any]] = []
+        caught_up = True
         for partition in self.running(space):
             caught_up = caught_up and partition.caught_up
             table = partition.rows.tables["reservation"]
@@ -143,74 +144,76 @@ def committed(partition: Partition, table: Table, key: str) -> Any:
     return None if value is None else table.decode(value)
 
 
-def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> Reader:
-    """Serve the reader on the worker's web endpoint."""
+def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> None:
+    """Serve committed rows, lists, health and metrics on the worker's web endpoint."""
     reader = Reader(engine, spaces, partitions)
+    pages = _Pages(reader)
+    app.page("/rows/{aggregate}/{key}")(pages.row)
+    app.page("/list/orders")(pages.orders)
+    app.page("/list/reservations")(pages.reservations)
+    app.page("/health/live")(pages.live)
+    app.page("/health/ready")(pages.ready)
+    app.page("/metrics")(pages.metrics)
 
-    async def settled() -> None:
-        deadline = time.monotonic() + COMMIT_WAIT_S
-        while not engine.settled.is_set():
-            if time.monotonic() > deadline:
-                raise NotHere(503, "a commit is under way")
-            await asyncio.sleep(COMMIT_POLL_S)
 
-    def answer(view: Any, value: Any, status: int = 200) -> Any:
-        return view.bytes(msgspec.json.encode(value), content_type="application/json", status=status)
+class _Pages:
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
 
-    async def serve(view: Any, read: Callable[[], Any]) -> Any:
-        try:
-            await settled()
-            value = await asyncio.get_running_loop().run_in_executor(None, read)
-        except NotHere as refusal:
-            return answer(view, {"detail": str(refusal)}, refusal.status)
-        if value is None:
-            return answer(view, {"detail": "not found"}, 404)
-        return answer(view, value)
-
-    @app.page("/rows/{aggregate}/{key}")
-    async def row(view: Any, request: Any, aggregate: str, key: str) -> Any:
-        space = reader.spaces.get(aggregate)
+    async def row(self, view: Any, request: Any) -> Any:
+        aggregate, key = request.match_info["aggregate"], request.match_info["key"]
+        space = self.reader.spaces.get(aggregate)
         if space is None:
-            return answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
-        return await serve(view, lambda: reader.snapshot(space, key))
+            return _answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
+        return await self._serve(view, lambda: self.reader.snapshot(space, key))
 
-    @app.page("/list/orders")
-    async def orders(view: Any, request: Any) -> Any:
+    async def orders(self, view: Any, request: Any) -> Any:
         query = request.query
         status, status_not, sku = query.get("status"), query.get("status_not"), query.get("sku")
         customer, channel = query.get("customer"), query.get("channel")
 
         def wanted(order: Any) -> bool:
-            name = label(order)
             return (
-                (status is None or name == status)
-                and (status_not is None or name != status_not)
-                and (sku is None or any(line.sku == sku for line in order.lines))
+                (sku is None or any(line.sku == sku for line in order.lines))
                 and (customer is None or order.customer_ref == customer)
                 and (channel is None or order.channel == channel)
             )
 
-        return await serve(view, lambda: reader.orders(wanted, label, _limit(query)))
+        def shown(label: str) -> bool:
+            return (status is None or label == status) and (status_not is None or label != status_not)
 
-    @app.page("/list/reservations")
-    async def reservations(view: Any, request: Any) -> Any:
+        return await self._serve(view, lambda: self.reader.orders(wanted, shown, _limit(query)))
+
+    async def reservations(self, view: Any, request: Any) -> Any:
         overdue = request.query.get("overdue", "false").lower() == "true"
-        return await serve(view, lambda: reader.reservations(overdue, _limit(request.query)))
+        return await self._serve(view, lambda: self.reader.reservations(overdue, _limit(request.query)))
 
-    @app.page("/health/live")
-    async def live(view: Any, request: Any) -> Any:
-        return answer(view, {"live": True})
+    async def live(self, view: Any, request: Any) -> Any:
+        return _answer(view, {"live": True})
 
-    @app.page("/health/ready")
-    async def ready(view: Any, request: Any) -> Any:
-        status, body = reader.health()
-        return answer(view, body, status)
+    async def ready(self, view: Any, request: Any) -> Any:
+        status, body = self.reader.health()
+        return _answer(view, body, status)
 
-    @app.page("/metrics")
-    async def metrics(view: Any, request: Any) -> Any:
+    async def metrics(self, view: Any, request: Any) -> Any:
         return view.bytes(generate_latest(), content_type="text/plain")
 
-    return reader
+    async def _serve(self, view: Any, read: Callable[[], Any]) -> Any:
+        """Read off the loop, after the commit that is under way."""
+        try:
+            deadline = time.monotonic() + COMMIT_WAIT_S
+            while not self.reader.engine.settled.is_set():
+                if time.monotonic() > deadline:
+                    raise NotHere(503, "a commit is under way")
+                await asyncio.sleep(COMMIT_POLL_S)
+            value = await asyncio.get_running_loop().run_in_executor(None, read)
+        except NotHere as refusal:
+            return _answer(view, {"detail": str(refusal)}, refusal.status)
+        return _answer(view, {"detail": "not found"}, 404) if value is None else _answer(view, value)
+
+
+def _answer(view: Any, value: Any, status: int = 200) -> Any:
+    return view.bytes(msgspec.json.encode(value), content_type="application/json", status=status)
 
 
 def _limit(query: Any) -> int:

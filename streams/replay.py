@@ -15,20 +15,21 @@ def fold(space: KeySpace, events: Iterable[tuple[EventMeta, str, Any]]) -> Table
 
     Raises ValueError when a key's sequence has a gap or a repeat: then these are not all of its events.
     """
-    states: dict[str, Any] = {}
-    sequences: dict[str, int] = {}
+    states: dict[tuple[str, str], Any] = {}
+    sequences: dict[tuple[str, str], int] = {}
     for meta, key, event in events:
-        expected = sequences.get(key, 0) + 1
+        owner = ("" if meta.tenant == "main" else f"{meta.tenant}/", key)
+        expected = sequences.get(owner, 0) + 1
         if meta.sequence != expected:
             raise ValueError(f"{space.name} {key}: event {meta.event_id} where sequence {expected} was expected")
-        sequences[key] = meta.sequence
-        states[key] = space.rules.evolve(states.get(key) or space.rules.State(key=key), event, meta)
+        sequences[owner] = meta.sequence
+        states[owner] = space.rules.evolve(states.get(owner) or space.rules.State(key=key), event, meta)
     tables: Tables = {spec.name: {} for spec in space.tables if spec.name not in ("head", "answer")}
-    for key, state in states.items():
+    for (prefix, key), state in states.items():
         for name, rows in tables.items():
             value = getattr(state, space.table(name).field)
             if isinstance(value, dict):
-                rows.update(value)
+                rows.update({prefix + row_key: row for row_key, row in value.items()})
             elif value is not None:
-                rows[key] = value
+                rows[prefix + key] = value
     return tables

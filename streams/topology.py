@@ -6,7 +6,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from orderflow.streams.domain import channel, orders, stock
+from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.domain.contract import AnswerRow, CommandMeta, EventMeta, Get, HeadRow, Range, Send, Settle, Snapshot, Turn
+from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, StockAnswerRow
+from orderflow.streams.domain.stock_rows import ReservationRow, StockRow
 
 
 class Rules(Protocol):
@@ -52,6 +55,8 @@ class KeySpace(Struct, frozen=True):
     """(state, event) -> the version of the entity the event is about: the ETag."""
     creates: frozenset[str] = frozenset()
     """Commands that are answered by the row they make when applied, by an answer row when refused."""
+    may_wait: frozenset[str] = frozenset()
+    """Commands whose answer may come in a later turn."""
     lookups: tuple[str, ...] = ()
     """Aggregates of other key spaces read as lookups."""
 
@@ -81,8 +86,8 @@ STOCK = KeySpace(
     tables=(
         HEAD,
         ANSWER,
-        TableSpec("stock", 2, stock.StockRow),
-        TableSpec("reservation", 3, stock.ReservationRow, due=stock.DUE["reservation"], indexes=stock.INDEXES["reservation"]),
+        TableSpec("stock", 2, StockRow),
+        TableSpec("reservation", 3, ReservationRow, due=stock.DUE["reservation"], indexes=stock.INDEXES["reservation"]),
     ),
     main="stock",
     answered_by_rows=frozenset({"CommitReservation", "ReleaseReservation", "ExtendReservation", "TimerDue"}),
@@ -95,19 +100,20 @@ ORDERS = KeySpace(
     tables=(
         HEAD,
         ANSWER,
-        TableSpec("order", 2, orders.OrderRow, due=orders.DUE["order"]),
-        TableSpec("stock-answer", 3, orders.StockAnswerRow),
-        TableSpec("fulfillment", 4, orders.FulfillmentRow, due=orders.DUE["fulfillment"]),
+        TableSpec("order", 2, OrderRow, due=orders.DUE["order"]),
+        TableSpec("stock-answer", 3, StockAnswerRow),
+        TableSpec("fulfillment", 4, FulfillmentRow, due=orders.DUE["fulfillment"]),
     ),
     main="order",
     answered_by_rows=frozenset({"RecordStockAnswer", "TimerDue"}),
     version=_order_version,
+    may_wait=frozenset({"PlaceOrder", "CancelOrder", "PostFulfillmentStatus"}),
     lookups=("channel",),
 )
 CATALOG = KeySpace(
     name="catalog",
     rules=channel,
-    tables=(HEAD, ANSWER, TableSpec("channel", 2, channel.ChannelRow)),
+    tables=(HEAD, ANSWER, TableSpec("channel", 2, ChannelRow)),
     main="channel",
     answered_by_rows=frozenset({"TimerDue"}),
     version=lambda state, event: state.channel.version if state.channel else 0,

@@ -36,7 +36,9 @@ ANSWERS_PRUNED_PER_INSERT = 2
 class CommandTurn:
     """One root command and its follow-ups on the same key: one sequence of events, one write set."""
 
-    def __init__(self, processor: "Processor", batch: Batch, record: Record, meta: CommandMeta, key: str, command: Any, *, at: int) -> None:
+    def __init__(
+        self, processor: "Processor", batch: Batch, record: Record, meta: CommandMeta, key: str, command: Any, *, at: int, prunes: bool
+    ) -> None:
         self.processor = processor
         self.space, self.rules, self.records = processor.space, processor.rules, processor.records
         self.rows, self.partition = batch.rows, batch.partition
@@ -49,7 +51,7 @@ class CommandTurn:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.settled: list[tuple[Settle, EventMeta]] = []
         self.changed: set[str] = set()
-        self.prunes = batch.prunes
+        self.prunes = prunes
         self.correlation_id = meta.correlation_id or meta.command_id
         head: HeadRow | None = self.rows.get("head", self.prefix + key)
         self.sequence = head.sequence if head else 0
@@ -131,7 +133,8 @@ class CommandTurn:
                 raise Parked("TOO_MANY_FOLLOW_UPS", f"{self.name} asked its own key for more than {FOLLOW_UPS_MAX} things")
             if done > 1:
                 state = self.load(command)
-            before, asked = state, []
+            before = state
+            asked: list[tuple[Any, str]] = []
             for event in self.rules.decide(state, command, turn):
                 state, meta = self._fold(state, event, caused_by)
                 if meta.refused and done == 1 and refusal is None:
@@ -142,7 +145,7 @@ class CommandTurn:
                 raise Parked("INVARIANT", f"{type(command).__name__} would break: {'; '.join(broken)}")
             self._save(before, state)
             pending.extend(reversed(asked))
-        waits = self.rules.waits(self.load(self.command), self.command, self.meta.command_id)
+        waits = self.name in self.space.may_wait and self.rules.waits(self.load(self.command), self.command, self.meta.command_id)
         return refusal, waits
 
     def _fold(self, state: Any, event: Any, caused_by: str) -> tuple[Any, EventMeta]:
@@ -209,8 +212,8 @@ class CommandTurn:
 
     def _answer(self, refusal: tuple[Any, EventMeta] | None, waits: bool, keeps: bool) -> None:
         """Give the commands that this turn ended, the root's or earlier ones, their answers."""
-        for settle, meta in self.settled:
-            self._settle(settle, meta)
+        for settle, cause in self.settled:
+            self._settle(settle, cause)
             if settle.command_id == self.meta.command_id:
                 return
         meta, to = self.meta, self.meta.reply_to
@@ -257,26 +260,26 @@ class CommandTurn:
 
     def _answer_again(self, stored: AnswerRow) -> None:
         """A known command id: the stored first answer, to the one who asks now, and to the owners it was meant for."""
-        meta, to = self.meta, self.meta.reply_to
+        root, to = self.meta, self.meta.reply_to
         self.counts["repeated", self.name] += 1
-        if stored.body_hash != meta.body_hash or stored.principal != meta.principal:
+        if stored.body_hash != root.body_hash or stored.principal != root.principal:
             event = Refused(self.name, "KEY_REUSED", {"first": stored.command_type})
-            _, event_meta = self._fold(self.load(self.command), event, meta.command_id)
+            _, event_meta = self._fold(self.load(self.command), event, root.command_id)
             self.rows.put("head", self.prefix + self.key, HeadRow(self.sequence))
             if to is not None:
                 body = self.records.encode_event(event_meta, self.key, event)
-                self._reply(to, meta.command_id, "refused", "KEY_REUSED", body)
+                self._reply(to, root.command_id, "refused", "KEY_REUSED", body)
         elif stored.outcome == "pending":
             if to is not None and to not in stored.reply_to:
                 waiting = (*stored.reply_to, to)[-REPLIES_MAX:]
-                self.rows.put("answer", self._answer_key(meta.command_id), structs.replace(stored, reply_to=waiting))
+                self.rows.put("answer", self._answer_key(root.command_id), structs.replace(stored, reply_to=waiting))
         else:
             if to is not None:
                 body = stored.body or self._body()
-                self._reply(to, meta.command_id, stored.outcome, stored.reason, body)
+                self._reply(to, root.command_id, stored.outcome, stored.reason, body)
             if stored.outcome == "refused" and stored.body:
                 event_meta, _, event = self.records.decode_event(stored.body)
-                for number, effect in enumerate(self.rules.react(self.rules.INITIAL, event, event_meta)):
+                for number, effect in enumerate(self.rules.react(self.rules.State(key=self.key), event, event_meta)):
                     if isinstance(effect, Send):
                         self._send(effect, f"{event_meta.event_id}:{number}", event_meta.event_id)
 

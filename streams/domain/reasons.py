@@ -4,6 +4,7 @@ Identity comes first, then what the request itself shows, then what it names tha
 The HTTP code of each reason is in schemas/catalog.py.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -12,6 +13,7 @@ class Reason(StrEnum):
 
     NOT_FOUND = "NOT_FOUND"
     KEY_REUSED = "KEY_REUSED"
+    ALREADY_PLACED = "ALREADY_PLACED"
     RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
     RESERVATION_FINAL = "RESERVATION_FINAL"
     VERSION_CONFLICT = "VERSION_CONFLICT"
@@ -34,7 +36,6 @@ class Reason(StrEnum):
     PRICE_INVALID = "PRICE_INVALID"
     AMOUNT_OVERFLOW = "AMOUNT_OVERFLOW"
     ADDRESS_INCOMPLETE = "ADDRESS_INCOMPLETE"
-    ALREADY_PLACED = "ALREADY_PLACED"
     ALREADY_FINAL = "ALREADY_FINAL"
     ALREADY_SHIPPED = "ALREADY_SHIPPED"
     CANCEL_WINDOW_CLOSED = "CANCEL_WINDOW_CLOSED"
@@ -48,3 +49,11 @@ class Reason(StrEnum):
     INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
     WOULD_GO_NEGATIVE = "WOULD_GO_NEGATIVE"
     STEP_TIMED_OUT = "STEP_TIMED_OUT"
+
+
+_ORDER = {reason.value: number for number, reason in enumerate(Reason)}
+
+
+def first(reasons: Iterable[str]) -> str:
+    """The one of several reasons that is named. There must be at least one."""
+    return min(reasons, key=lambda reason: _ORDER.get(reason, len(_ORDER)))

@@ -79,9 +79,7 @@ class Flow:
         self.store = Store(path / "flow")
         lookups = {"channel": {"channel:box": ChannelRow(1, BOX)}}
         self.processors = {space.name: Processor(space, RECORDS, settings, lookups, "test") for space in SPACES}
-        self.rows = {
-            space.name: Rows(self.store.family(space.name, 0), bind_tables(space, RECORDS.of(space.name))) for space in SPACES
-        }
+        self.rows = {space.name: Rows(self.store.family(space.name, 0), bind_tables(space, RECORDS.of(space.name))) for space in SPACES}
         self.turn_time = dict.fromkeys(self.rows, 0)
         self.offsets: dict[str, int] = defaultdict(int)
         self.waiting: dict[str, list[Message]] = defaultdict(list)
@@ -91,9 +89,7 @@ class Flow:
 
     def append(self, space: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         self.now_ms += 1
-        self.waiting[space].append(
-            Message(RECORDS.of(space).commands, 0, self.offsets[space], self.now_ms, key, value, headers)
-        )
+        self.waiting[space].append(Message(RECORDS.of(space).commands, 0, self.offsets[space], self.now_ms, key, value, headers))
         self.offsets[space] += 1
 
     def send(self, space: str, key: str, command: Any, command_id: str, **meta: Any) -> None:
@@ -169,5 +165,3 @@ class Flow:
         """Events are the truth: folding them gives the rows."""
         for space in SPACES:
             assert fold(space, self.events(space.name)) == self.tables(space.name), f"{space.name}: rows are not the fold of events"
-
-

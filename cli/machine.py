@@ -1,0 +1,62 @@
+"""What a measurement needs to know of the machine: cores to pin to, its present speed, who else used it.
+
+A figure from a machine that changed its speed meanwhile, or that others used, is void; a ratio within one round is what counts.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+CALIBRATION_LOOPS = 3_000_000
+DRIFT_MAX = 0.15
+FOREIGN_MAX = 0.10
+"""proof.md 1: a round with more drift, or more load of others (in cores), is void."""
+
+
+def can_pin() -> bool:
+    """Two cores and a kernel that lets us choose."""
+    return hasattr(os, "sched_setaffinity") and {0, 1} <= os.sched_getaffinity(0)
+
+
+@contextlib.contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """Whatever is started within runs on this core for life, threads and processes alike: they inherit it from this thread."""
+    if not can_pin():
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {number})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def calibrate() -> float:
+    """Seconds for a fixed amount of pure Python: the yardstick of this moment."""
+    began = time.perf_counter()
+    total = 0
+    for number in range(CALIBRATION_LOOPS):
+        total += number & 7
+    return time.perf_counter() - began
+
+
+def busy_s() -> float:
+    """CPU seconds that all processes together have used since the machine started; 0 where the kernel does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def used_s(pid: int) -> float:
+    """CPU seconds a process has used; 0 when it is gone or the kernel does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,57 @@
+"""`orderflow serve`: one HTTP edge in the foreground, as a container or a supervisor runs it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure
+from orderflow.cli.worker import Bootstrap, Registry
+
+if TYPE_CHECKING:
+    from orderflow.http.settings import EdgeSettings
+
+
+def serve(
+    bootstrap: Bootstrap = None,
+    registry: Registry = None,
+    host: Annotated[str | None, typer.Option("--host", help="The address to listen on. [env: ORDERFLOW_HOST]")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="The port to listen on, 0 for any. [env: ORDERFLOW_PORT]")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="demo asks nobody for a token. [env: ORDERFLOW_PROFILE]")] = None,
+) -> None:
+    """Run one HTTP edge until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
+
+    Before the first request it checks settings and topics, and lists everything that is wrong at once.
+
+    \b
+    Example:
+      ORDERFLOW_PROFILE=demo orderflow serve --port 8080
+    \b
+    Exit codes:
+      0   stopped in good order: open requests were answered
+      69  the log failed for good: start it again
+      78  not started: settings, topics or schemas are not as they must be
+    """
+    from orderflow.cli import environment, logs, startcheck
+    from orderflow.http.settings import EdgeSettings
+
+    settings, found = environment.read(EdgeSettings, bootstrap=bootstrap, registry=registry, host=host, port=port, profile=profile)
+    problems = [*found, *environment.unknown()]
+    if settings is None or problems:
+        startcheck.insist(problems)
+        return
+    logs.configure()
+    _run(settings)
+
+
+def _run(settings: "EdgeSettings") -> None:
+    import uvloop
+    from confluent_kafka import KafkaException
+
+    from orderflow.http import edge
+
+    try:
+        uvloop.run(edge.serve(settings))
+    except edge.StartRefused as refused:
+        raise Failure(refused.reasons, code=MISCONFIGURED) from None
+    except KafkaException as error:
+        raise Failure(f"the log failed: {error.args[0].str()}", then="start it again", code=UNAVAILABLE) from None

@@ -1,0 +1,73 @@
+"""`orderflow worker`: one worker in the foreground, as a container or a supervisor runs it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orderflow.cli.terminal import MISCONFIGURED, Failure
+
+if TYPE_CHECKING:
+    from orderflow.schemas.catalog import Catalog
+    from orderflow.streams.settings import WorkerSettings
+
+Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's bootstrap servers. [env: ORDERFLOW_BOOTSTRAP]")]
+Registry = Annotated[str | None, typer.Option("--registry", help="The registry's Confluent API. [env: ORDERFLOW_REGISTRY]")]
+SCHEMA_CACHE = "schemas.json"
+
+
+def worker(
+    bootstrap: Bootstrap = None,
+    registry: Registry = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Its data directory. [env: ORDERFLOW_DATA]")] = None,
+    instance: Annotated[str | None, typer.Option("--instance", help="Its name in the group. [env: ORDERFLOW_INSTANCE]")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="The group of workers that share the work. [env: ORDERFLOW_GROUP]")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Where its rows are read. [env: ORDERFLOW_WORKER_HOST]")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Where its rows are read. [env: ORDERFLOW_WORKER_PORT]")] = None,
+) -> None:
+    """Run one worker until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
+
+    Before the first record it checks settings, topics and schemas, and lists everything that is wrong at once.
+
+    \b
+    Example:
+      ORDERFLOW_BOOTSTRAP=kafka:9092 orderflow worker --data /var/lib/orderflow
+    \b
+    Exit codes:
+      0         stopped in good order
+      10 to 13  must be started again: the log says why, and the state is as it was committed
+      78        not started: settings, topics, schemas or the data directory are not as they must be
+    """
+    from orderflow.cli import environment, logs, startcheck
+    from orderflow.schemas.catalog import Catalog
+    from orderflow.streams.settings import WorkerSettings
+
+    settings, found = environment.read(
+        WorkerSettings,
+        bootstrap=bootstrap,
+        registry=registry,
+        data=data,
+        instance=instance,
+        group=group,
+        worker_host=host,
+        worker_port=port,
+    )
+    catalog = Catalog(settings.prefix, settings.partitions) if settings else Catalog()
+    cache_file = (settings.data if settings else Path()) / SCHEMA_CACHE
+    startcheck.insist(startcheck.all_problems(settings, found, catalog, cache_file))
+    assert settings is not None, "a missing settings object has problems"
+    logs.configure(settings.log_format)
+    _run(settings, catalog, cache_file)
+
+
+def _run(settings: "WorkerSettings", catalog: "Catalog", cache_file: Path) -> None:
+    from orderflow.streams import worker as program
+    from orderflow.streams.records import Records
+    from orderflow.tables.rocks import StoreError
+
+    try:
+        records = Records.load(catalog, settings.registry, cache_file)
+        store = program.open_store(settings)
+        program.run(settings, records, store)
+    except StoreError as error:
+        raise Failure(str(error), code=MISCONFIGURED) from None

@@ -1,0 +1,70 @@
+"""The way of an order as data, the one event that moves it, and the labels people see (domain.md 2.2)."""
+
+from collections.abc import Iterable
+
+from orderflow.streams.domain import fulfillment_steps, money
+from orderflow.streams.domain.order_records import FulfillmentStatus, OrderStatus, OrderStatusChanged
+from orderflow.streams.domain.order_rows import OrderRow
+from orderflow.streams.domain.transitions import Transition, Transitions
+
+PENDING, CONFIRMED, PROCESSING = OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING
+SHIPPED, DELIVERED, COMPLETED = OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.COMPLETED
+REJECTED, CANCEL_PENDING, CANCELED = OrderStatus.REJECTED, OrderStatus.CANCEL_PENDING, OrderStatus.CANCELED
+EXPIRED = OrderStatus.EXPIRED
+
+TRANSITIONS = Transitions(
+    "order",
+    (
+        Transition("", PENDING, "PlaceOrder"),
+        Transition(PENDING, CONFIRMED, "every sku reserved, invoice terms"),
+        Transition(PENDING, REJECTED, "a sku refused, or give-up"),
+        Transition(PENDING, EXPIRED, "a reservation expired first"),
+        Transition(PENDING, CANCEL_PENDING, "CancelOrder"),
+        Transition(CONFIRMED, PROCESSING, "first fulfillment is planned"),
+        Transition(CONFIRMED, CANCEL_PENDING, "CancelOrder, or units lost"),
+        Transition(PROCESSING, SHIPPED, "every open fulfillment shipped"),
+        Transition(PROCESSING, CANCEL_PENDING, "CancelOrder, or units lost"),
+        Transition(SHIPPED, DELIVERED, "every shipped fulfillment delivered"),
+        Transition(CANCEL_PENDING, CANCELED, "every owner answered"),
+        Transition(CANCEL_PENDING, SHIPPED, "every owner answered, a part was shipped"),
+    ),
+)
+OPEN = frozenset({PENDING, CONFIRMED, PROCESSING, CANCEL_PENDING})
+"""Orders that stock answers can still move."""
+SYSTEM = "system"
+"""Who changed it when nobody asked for it."""
+
+
+def status_changed(
+    order: OrderRow,
+    previous: OrderStatus,
+    new: OrderStatus,
+    statuses: Iterable[FulfillmentStatus] = (),
+    reason: str = "",
+    changed_by: str = SYSTEM,
+) -> OrderStatusChanged:
+    """The event of one step; `statuses` are those of the order's fulfillments at that moment."""
+    assert TRANSITIONS.allows(previous, new), f"no rule leads from {previous} to {new}"
+    found = tuple(statuses)
+    sums = money.totals(order.lines, order.currency)
+    return OrderStatusChanged(
+        order.order_number,
+        previous,
+        new,
+        label(new, found),
+        reason,
+        changed_by,
+        "",
+        fulfillment_steps.label(found),
+        sums.total if sums else None,
+    )
+
+
+def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus]) -> str:
+    """The one word people see: a rejected order is canceled, one in work shows how far its fulfillments are."""
+    if status is REJECTED:
+        return "canceled"
+    if status not in (PROCESSING, SHIPPED):
+        return status.lower()
+    found = fulfillment_steps.label(statuses)
+    return status.lower() if found in ("", "pending", "planning", "canceled", "completed") else found

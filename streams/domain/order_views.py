@@ -1,0 +1,68 @@
+"""What status topics and GET show of an order and its fulfillments."""
+
+from orderflow.streams.domain import fulfillment_steps, money
+from orderflow.streams.domain.order_records import (
+    FulfillmentSnapshot,
+    FulfillmentSnapshotLine,
+    OrderSnapshot,
+    OrderSnapshotFulfillment,
+    OrderSnapshotLine,
+)
+from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
+from orderflow.streams.domain.order_status import label
+
+
+def order_snapshot(state: State, order: OrderRow, sequence: int, at: int) -> OrderSnapshot:
+    """The order with its lines' counters; `state` must hold all its fulfillments."""
+    rows = state.fulfillment.values()
+    statuses = [row.status for row in rows]
+    return OrderSnapshot(
+        state.key,
+        sequence=sequence,
+        version=order.version,
+        at=at,
+        status=order.status,
+        label=label(order.status, statuses),
+        reason=order.reason,
+        order_number=order.order_number,
+        customer_ref=order.customer_ref,
+        channel=order.channel,
+        fulfillment_status=fulfillment_steps.label(statuses),
+        holds=tuple(hold.hold for hold in order.holds),
+        lines=tuple(
+            OrderSnapshotLine(
+                line.line_id,
+                line.sku,
+                line.quantity,
+                line.fulfilled,
+                line.shipped,
+                line.delivered,
+                line.canceled,
+                line.return_requested,
+                line.returned,
+                line.written_off,
+                line.refunded,
+            )
+            for line in order.lines
+        ),
+        fulfillments=tuple(OrderSnapshotFulfillment(row.fulfillment_id, row.status.lower(), row.location_id) for row in rows),
+        totals=money.totals(order.lines, order.currency),
+        placed_at=order.placed_at,
+    )
+
+
+def fulfillment_snapshot(order_id: str, row: FulfillmentRow, sequence: int, at: int) -> FulfillmentSnapshot:
+    """A fulfillment with its lines' progress."""
+    return FulfillmentSnapshot(
+        row.fulfillment_id,
+        order_id,
+        sequence=sequence,
+        version=row.version,
+        at=at,
+        status=row.status,
+        location_id=row.location_id,
+        lines=tuple(
+            FulfillmentSnapshotLine(line.line_id, line.sku, line.ordered, line.picked, line.packed, line.shipped) for line in row.lines
+        ),
+        due_at=row.due_at,
+    )

@@ -1,0 +1,229 @@
+"""The orders key space: one order with its stock answers and its fulfillments, decided by one writer.
+
+This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py; the fold is order_fold.py.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, assert_never
+
+from msgspec import Struct
+
+from orderflow.streams.domain import fulfillment, order, order_fold, sourcing
+from orderflow.streams.domain.channel import channel_key
+from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
+from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
+from orderflow.streams.domain.order_records import (
+    CancelOrder,
+    DeliveryConfirmed,
+    FulfillmentCreated,
+    FulfillmentSnapshot,
+    FulfillmentStatusBuffered,
+    FulfillmentStatusChanged,
+    FulfillmentStatusIgnored,
+    OrderCreated,
+    OrderRejected,
+    OrderSnapshot,
+    OrderStatusChanged,
+    PlaceOrder,
+    PostFulfillmentStatus,
+    RecordDelivery,
+    RecordStockAnswer,
+    StockAnswerRecorded,
+    StockAsked,
+)
+from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State, StockAnswerRow
+from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXPIRED, PENDING
+from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot
+
+ANSWERS_MAX = 1000
+"""More stock answers than an order can have: two rounds of its skus and the waits of the second."""
+FULFILLMENTS_MAX = 256
+"""More fulfillments than an order can have: one per location (domain.md 2.4 allows 256 cells)."""
+
+
+class ConcludeAnswers(Struct, frozen=True):
+    """The order's own follow-up when no answer is open: look at all of them together. Never on a log."""
+
+
+Command: TypeAlias = PlaceOrder | RecordStockAnswer | CancelOrder | PostFulfillmentStatus | RecordDelivery | TimerDue | ConcludeAnswers
+Event: TypeAlias = order_fold.Event
+COMMANDS = (PlaceOrder, RecordStockAnswer, CancelOrder, PostFulfillmentStatus, RecordDelivery, TimerDue)
+EVENTS = (
+    OrderCreated,
+    OrderStatusChanged,
+    OrderRejected,
+    StockAsked,
+    StockAnswerRecorded,
+    FulfillmentCreated,
+    FulfillmentStatusChanged,
+    FulfillmentStatusIgnored,
+    FulfillmentStatusBuffered,
+    DeliveryConfirmed,
+    Refused,
+)
+INITIAL = State()
+DUE: Mapping[str, Callable[[Any], tuple[str, int] | None]] = {"order": sourcing.due, "fulfillment": fulfillment.due}
+
+
+def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
+    """An answer reads its own row only, so that 100 lines stay linear; what looks at all of them reads all of them once."""
+    row = Get("order", key)
+    match command:
+        case PlaceOrder():
+            return (row, Get("channel", channel_key(command.channel)))
+        case RecordStockAnswer():
+            return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
+        case PostFulfillmentStatus() | RecordDelivery():
+            return (row, _fulfillments(key))
+        case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
+            return (row, _fulfillments(key))
+        case CancelOrder() | ConcludeAnswers() | TimerDue():
+            return (row, Range("stock-answer", answers_prefix(key), ANSWERS_MAX), _fulfillments(key))
+        case _:
+            assert_never(command)
+
+
+def _fulfillments(key: str) -> Range:
+    return Range("fulfillment", fulfillments_prefix(key), FULFILLMENTS_MAX)
+
+
+def recall(state: State, command: Command) -> tuple[Send, ...] | None:
+    """Repeats are met by the order's rows in `decide`, which then says nothing, or by the stored answer."""
+    return None
+
+
+def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
+    match command:
+        case PlaceOrder():
+            return order.place(state, command, turn)
+        case RecordStockAnswer():
+            return sourcing.record_answer(state, command)
+        case ConcludeAnswers():
+            return sourcing.conclude(state, turn)
+        case CancelOrder():
+            return order.cancel(state, command, turn)
+        case PostFulfillmentStatus():
+            return fulfillment.post(state, command, turn)
+        case RecordDelivery():
+            return fulfillment.deliver(state, command, turn)
+        case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
+            return fulfillment.give_up_post(state, command, turn)
+        case TimerDue():
+            return sourcing.timer_due(state, command, turn)
+        case _:
+            assert_never(command)
+
+
+def evolve(state: State, event: Event, meta: EventMeta) -> State:
+    return order_fold.evolve(state, event, meta)
+
+
+def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, ...]:
+    match event:
+        case StockAsked():
+            return tuple(sourcing.asked_of_stock(state, event))
+        case StockAnswerRecorded():
+            if sourcing.is_unwanted(state, event):
+                return (sourcing.given_back(state, event),)
+            return (Send("orders", state.key, ConcludeAnswers()),) if sourcing.concludes(state, event) else ()
+        case OrderRejected():
+            waiting = state.order.waiting if state.order else ()
+            return tuple(Settle(command_id, event.reason, event.shortages) for command_id in waiting)
+        case OrderStatusChanged():
+            return tuple(_ended(state, event))
+        case FulfillmentStatusChanged():
+            return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
+        case FulfillmentStatusIgnored():
+            return tuple(fulfillment.settled(state, event, meta))
+        case OrderCreated() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed() | Refused():
+            return ()
+        case _:
+            assert_never(event)
+
+
+def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:
+    """The commands that this status answers: the place when the order is confirmed or ends before, a cancel when it is over."""
+    if state.order is None:
+        return []
+    placed, canceled = state.order.waiting[:1], state.order.waiting[1:]
+    if event.new_status is CONFIRMED:
+        return [Settle(command_id) for command_id in placed]
+    if event.new_status is EXPIRED:
+        return [Settle(command_id, event.reason) for command_id in placed]
+    if event.previous_status is not CANCEL_PENDING:
+        return []
+    answered = canceled if state.order.confirmed_at is not None else placed + canceled
+    return [Settle(command_id) for command_id in answered]
+
+
+def waits(state: State, command: Command, command_id: str) -> bool:
+    """A place waits until the order is confirmed or ends, a cancel until every owner has answered, a post for its predecessor."""
+    row = state.order
+    if isinstance(command, PostFulfillmentStatus):
+        return fulfillment.waits(state, command_id)
+    if row is None or command_id not in row.waiting:
+        return False
+    if command_id == row.waiting[0]:
+        return row.status is PENDING or (row.status is CANCEL_PENDING and row.confirmed_at is None)
+    return row.status is CANCEL_PENDING
+
+
+def violations(state: State) -> tuple[str, ...]:
+    """What may never be true of an order: more units than were ordered, a step that nobody did (I20)."""
+    found = []
+    row = state.order
+    for line in row.lines if row else ():
+        if min(line.fulfilled, line.shipped, line.delivered, line.canceled) < 0 or line.delivered > line.shipped:
+            found.append(f"counters of line {line.line_id} contradict each other")
+        if line.shipped + line.canceled > line.quantity or line.shipped > line.fulfilled:
+            found.append(f"line {line.line_id} shipped more than was ordered")
+    if row is not None and row.answers_open < 0:
+        found.append("more answers than were asked for")
+    for each in state.fulfillment.values():
+        for part in each.lines:
+            if not 0 <= part.shipped <= part.packed <= part.picked <= part.ordered:
+                found.append(f"line {part.line_id} of {each.fulfillment_id} passed a step nobody did")
+    return tuple(found)
+
+
+def view(key: str) -> tuple[Get | Range, ...]:
+    return (Get("order", key), _fulfillments(key))
+
+
+def snapshots(before: State, after: State, head_sequence: int, at: int) -> tuple[Snapshot, ...]:
+    """The order when it changed, and each fulfillment that did. `after` must hold all rows of `view`."""
+    found = []
+    if after.order is not None and (before.order is None or before.order.version != after.order.version):
+        found.append(Snapshot("order", after.key, order_snapshot(after, after.order, head_sequence, at)))
+    for name, row in after.fulfillment.items():
+        earlier = before.fulfillment.get(name)
+        if earlier is None or earlier.version != row.version:
+            found.append(Snapshot("fulfillment", name, fulfillment_snapshot(after.key, row, head_sequence, at)))
+    return tuple(found)
+
+
+__all__ = [
+    "ANSWERS_MAX",
+    "COMMANDS",
+    "DUE",
+    "EVENTS",
+    "INITIAL",
+    "Command",
+    "ConcludeAnswers",
+    "Event",
+    "FulfillmentRow",
+    "FulfillmentSnapshot",
+    "OrderRow",
+    "OrderSnapshot",
+    "State",
+    "StockAnswerRow",
+    "decide",
+    "evolve",
+    "react",
+    "reads",
+    "recall",
+    "snapshots",
+    "view",
+    "violations",
+    "waits",
+]

@@ -1,0 +1,250 @@
+"""Sourcing: how an order gets its units, all of them or none (domain.md 2.4, section 4).
+
+It asks every sku at once. When open orders of others are in the way it gives everything back and asks once more, one sku after the
+other in sorted order, waiting a moment where units may come free; orders that wait only ever hold lower skus, so one of them wins.
+It never decides alone that a reservation is gone: it asks the owner to release and waits for the owner's answer.
+"""
+
+from collections.abc import Iterator
+
+from orderflow.streams.domain import fulfillment, reasons
+from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
+from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
+from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS
+from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
+from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, canceling
+from orderflow.streams.domain.order_records import (
+    FulfillmentCreated,
+    OrderRejected,
+    OrderStatusChanged,
+    RecordStockAnswer,
+    StockAnswerRecorded,
+    StockAsked,
+)
+from orderflow.streams.domain.order_rows import OrderRow, State, StockAnswerRow
+from orderflow.streams.domain.order_status import (
+    CANCEL_PENDING,
+    CONFIRMED,
+    EXPIRED,
+    OPEN,
+    PENDING,
+    PROCESSING,
+    REJECTED,
+    SYSTEM,
+    status_changed,
+)
+from orderflow.streams.domain.parts import Holder, units
+from orderflow.streams.domain.reasons import Reason
+from orderflow.streams.domain.refusals import refusal
+from orderflow.streams.domain.stock_answers import demand, is_whole, latest, live, outcome_after
+from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
+
+GIVE_UP = "give_up"
+CONTENDED_RETRY = "contended_retry"
+"""Kinds of the order's timers: stop waiting for answers; ask again."""
+TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY}
+
+Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | FulfillmentCreated
+
+
+def due(row: OrderRow) -> tuple[str, int] | None:
+    """When the order stops waiting, or asks again."""
+    kind = TIMERS.get(row.step)
+    return (kind, row.due_at) if kind is not None and row.due_at is not None and row.status is PENDING else None
+
+
+# -- answers --------------------------------------------------------------------------------------------------------------------------
+def record_answer(state: State, command: RecordStockAnswer) -> tuple[StockAnswerRecorded | Refused, ...]:
+    """An owner's answer becomes a fact of the order. A stale or repeated one is nothing; units nobody asked for are given back."""
+    if state.order is None:
+        return refusal(command, Reason.NOT_FOUND, reservation_id=command.reservation_id)
+    row = state.stock_answer.get(answer_key(state.key, command.reservation_id))
+    unasked = row is None and command.outcome == "reserved"
+    if not unasked and outcome_after(row, command) is None:
+        return ()
+    return (
+        StockAnswerRecorded(
+            command.reservation_id,
+            command.sku,
+            command.outcome,
+            command.quantity,
+            command.allocations,
+            command.due_at,
+            command.available_after,
+            command.contended,
+            command.reason,
+        ),
+    )
+
+
+def is_unwanted(state: State, event: StockAnswerRecorded) -> bool:
+    """Units were granted that the order does not want, or not any more."""
+    row = state.stock_answer.get(answer_key(state.key, event.reservation_id))
+    if event.outcome != "reserved" or state.order is None:
+        return False
+    return row is None or (row.outcome == "reserved" and state.order.status is not PENDING)
+
+
+def concludes(state: State, event: StockAnswerRecorded) -> bool:
+    """Was this the last answer the order waited for, or a loss it must look at?"""
+    order = state.order
+    return order is not None and order.status in OPEN and order.answers_open == 0 and event.outcome != "shipped"
+
+
+def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
+    """Every answer is in: go on with what they say together."""
+    order = state.order
+    if order is None or order.answers_open or order.status not in OPEN:
+        return ()
+    if order.status is CANCEL_PENDING:
+        return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason)
+    if order.status is not PENDING:
+        return _after_commit(state, order, turn)
+    if order.step == "reserve":
+        return _after_reserve(state, order, turn)
+    if order.step == "release":
+        return _rejected(state, order, Reason.STEP_TIMED_OUT)
+    return ()
+
+
+def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
+    wanted = demand(order.lines)
+    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    failed = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
+    if failed:
+        return _after_refusal(state, order, turn, failed)
+    for sku in wanted:
+        if sku not in found:  # one after the other: its turn
+            return (asked_to_reserve(turn, order.attempt, (reservation_id(sku, state.key, order.attempt),)),)
+    return _confirmed(state, order, found)
+
+
+def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow]) -> tuple[Event, ...]:
+    """Invoice terms: the last yes confirms, commits the units for good and hands the order to the warehouses."""
+    created = fulfillment.created(state.key, order, granted)
+    ids = tuple(row.reservation_id for row in granted.values())
+    return (
+        status_changed(order, PENDING, CONFIRMED),
+        StockAsked("commit", order.attempt, ids),
+        *created,
+        *(fulfillment.planned(each) for each in created),
+        status_changed(order, CONFIRMED, PROCESSING, [PLANNING for _ in created]),
+    )
+
+
+def _after_refusal(state: State, order: OrderRow, turn: Turn, failed: list[StockAnswerRow]) -> tuple[Event, ...]:
+    """Open orders of others are in the way: once more in sorted order, then wait a little; anything else ends the order."""
+    wanted = demand(order.lines)
+    if len(wanted) > 1 and all(row.outcome == "refused" and row.contended for row in failed):
+        if order.attempt == 1:
+            first = reservation_id(next(iter(wanted)), state.key, 2)
+            kept = live(state.stock_answer.values())
+            given_back = (StockAsked("release", 1, kept),) if kept else ()
+            return (*given_back, asked_to_reserve(turn, 2, (first,)))
+        if order.attempt - 2 < turn.settings.contended_waits_max:
+            attempt = order.attempt + 1
+            ids = tuple(reservation_id(row.sku, state.key, attempt) for row in failed)
+            return (StockAsked("later", attempt, ids, turn.at + turn.settings.contended_wait_s * MICROS_PER_S),)
+    kept = live(state.stock_answer.values())
+    given_back = (StockAsked("release", order.attempt, kept),) if kept else ()
+    refused = [row for row in failed if row.outcome != "expired"]
+    if not refused:
+        return (*given_back, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
+    named = [row.reason if row.outcome == "refused" else Reason.INSUFFICIENT_STOCK for row in refused]
+    shortages = tuple(Shortage(row.sku, row.quantity, row.available_after) for row in refused)
+    return (*given_back, *_rejected(state, order, reasons.first(named), shortages))
+
+
+def _rejected(state: State, order: OrderRow, reason: str, shortages: tuple[Shortage, ...] = ()) -> tuple[OrderRejected, OrderStatusChanged]:
+    return OrderRejected(reason, shortages), status_changed(order, PENDING, REJECTED, (), reason)
+
+
+def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
+    """The units are the order's for good: posts that waited for it go on. Units that went missing cancel what nobody has picked."""
+    rows = tuple(state.fulfillment.values())
+    answers = {row.reservation_id: row for row in state.stock_answer.values()}
+    missing = [answers[name] for name, quantity in _promised(state) if name in answers and units(answers[name].allocations) < quantity]
+    if missing:
+        never_committed = order.step == "commit" and any(row.outcome in ("expired", "released") for row in missing)
+        untouched = all(row.status not in RANKS or RANKS[row.status] < RANKS[PICKING] for row in rows)
+        if never_committed or untouched:
+            reason = Reason.RESERVATION_EXPIRED if never_committed else Reason.INSUFFICIENT_STOCK
+            return canceling(state, order, reason, SYSTEM)
+        return ()  # the pick will tell what is really there
+    events: list[Event] = []
+    changed = {}
+    for row in rows:
+        if row.status is not FULFILLMENT_CANCELED:
+            changed[row.fulfillment_id], more = fulfillment.served(order, row, turn)
+            events += more
+    return (*events, *fulfillment.order_moved(state, order, changed))
+
+
+def _promised(state: State) -> Iterator[tuple[str, int]]:
+    """(reservation id, units) that fulfillments still have to ship."""
+    promised: dict[str, int] = {}
+    for row in state.fulfillment.values():
+        if row.status in RANKS and RANKS[row.status] < RANKS[fulfillment.SHIPPED]:
+            for line in row.lines:
+                promised[line.reservation_id] = promised.get(line.reservation_id, 0) + line.ordered
+    return iter(promised.items())
+
+
+# -- timers ---------------------------------------------------------------------------------------------------------------------------
+def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
+    """Give up waiting, or ask again. An outdated timer changes nothing."""
+    order = state.order
+    if order is None or due(order) != (command.kind, command.due_at) or turn.at < command.due_at:
+        return ()
+    if order.step == "later":
+        return _asked_again(state, order, turn)
+    ids = live(state.stock_answer.values())
+    return (StockAsked("release", order.attempt, ids),) if ids else _rejected(state, order, Reason.STEP_TIMED_OUT)
+
+
+def _asked_again(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
+    """The moment is over: ask for the sku that was refused, unless a lower one was lost meanwhile."""
+    found = latest(state.stock_answer.values(), 2)
+    refused = [row for row in found.values() if row.outcome == "refused"]
+    lost = [row for row in found.values() if row.outcome != "refused" and not (row.outcome == "reserved" and is_whole(row))]
+    if lost:
+        return _after_refusal(state, order, turn, lost)
+    return (asked_to_reserve(turn, order.attempt, tuple(reservation_id(row.sku, state.key, order.attempt) for row in refused)),)
+
+
+# -- what follows ---------------------------------------------------------------------------------------------------------------------
+def asked_of_stock(state: State, event: StockAsked) -> Iterator[Send]:
+    """One command to each owner that was asked."""
+    order = state.order
+    for name in event.reservation_ids:
+        parsed = parse_reservation(name)
+        if parsed is None or order is None:
+            continue
+        sku = parsed[0]
+        if event.ask == "reserve":
+            yield Send("stock", sku, _reserve(state, order, event, name))
+        elif event.ask == "commit":
+            yield Send("stock", sku, CommitReservation(name))
+        elif event.ask == "release":
+            yield Send("stock", sku, ReleaseReservation(name, reason=order.reason))
+
+
+def _reserve(state: State, order: OrderRow, event: StockAsked, name: str) -> ReserveStock:
+    """Lines of one sku are asked for together, from the locations they name; from others too if one of them names none."""
+    row = state.stock_answer[answer_key(state.key, name)]
+    lines = [line for line in order.lines if line.kind == "item" and line.sku == row.sku]
+    preferred = tuple(dict.fromkeys(line.location_id for line in lines if line.location_id))
+    return ReserveStock(
+        name,
+        Holder(state.key, event.attempt),
+        row.quantity,
+        event.reserved_until or 0,
+        preferred,
+        any(not line.location_id for line in lines),
+        line_ids=tuple(line.line_id for line in lines),
+    )
+
+
+def given_back(state: State, event: StockAnswerRecorded) -> Send:
+    """Units that were granted too late, or never asked for, go back to their owner."""
+    return Send("stock", event.sku, ReleaseReservation(event.reservation_id, reason="UNWANTED"))

@@ -1,0 +1,67 @@
+"""What an order knows of its reservations, and what an answer of their owner makes of it. Pure lookups over rows."""
+
+from collections.abc import Iterable, Mapping
+
+from orderflow.streams.domain.ids import parse_reservation
+from orderflow.streams.domain.order_records import PlacedLine, RecordStockAnswer, StockAnswerRecorded
+from orderflow.streams.domain.order_rows import OrderLine, StockAnswerRow
+from orderflow.streams.domain.parts import units
+
+AWAITED: Mapping[str, str] = {"reserve": "asked", "commit": "committing", "release": "releasing"}
+"""What the row of a reservation says while the owner has not answered this ask."""
+ENDED = frozenset({"refused", "released", "expired", "shipped", "lost"})
+"""Outcomes after which a reservation keeps nothing."""
+
+
+def demand(lines: Iterable[PlacedLine | OrderLine]) -> dict[str, int]:
+    """Units wanted of each sku, summed over the lines, by sku."""
+    wanted: dict[str, int] = {}
+    for line in lines:
+        if line.kind == "item":
+            wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity
+    return dict(sorted(wanted.items()))
+
+
+def outcome_after(row: StockAnswerRow | None, answer: RecordStockAnswer | StockAnswerRecorded) -> str | None:
+    """The row's outcome after this answer; None when it is stale, repeated or about nothing that was asked.
+
+    Answers say what is kept from now on, which never grows again, so a repeat changes nothing.
+    """
+    if row is None or row.outcome in ENDED:
+        return None
+    kept, left = units(row.allocations), units(answer.allocations)
+    match answer.outcome:
+        case "reserved" if row.outcome == "asked":
+            return "reserved"
+        case "reserved" if row.outcome == "releasing" and not kept and left:
+            return "releasing"  # granted while the release was on its way
+        case "refused" if row.outcome == "asked":
+            return "refused"
+        case "committed" if row.outcome in ("committing", "reserved"):
+            return "committed"
+        case "released" | "expired" | "shipped" | "lost" if left == 0:
+            return answer.outcome
+        case "released" | "shipped" | "lost" if left < kept:
+            return row.outcome
+    return None
+
+
+def is_whole(row: StockAnswerRow) -> bool:
+    """Does the reservation keep all that was asked?"""
+    return units(row.allocations) == row.quantity
+
+
+def live(rows: Iterable[StockAnswerRow]) -> tuple[str, ...]:
+    """Ids of the reservations that keep units or may come to, in the order of the rows."""
+    return tuple(row.reservation_id for row in rows if row.outcome not in ENDED)
+
+
+def latest(rows: Iterable[StockAnswerRow], first_attempt: int) -> dict[str, StockAnswerRow]:
+    """The row of the latest attempt at each sku, by sku, leaving out attempts before the first."""
+    found: dict[str, tuple[int, StockAnswerRow]] = {}
+    for row in rows:
+        parsed = parse_reservation(row.reservation_id)
+        attempt = parsed[2] if parsed else 0
+        if attempt >= first_attempt and attempt >= found.get(row.sku, (0, row))[0]:
+            found[row.sku] = (attempt, row)
+    return {sku: row for sku, (_, row) in sorted(found.items())}
