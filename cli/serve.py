@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure
-from orderflow.cli.worker import Bootstrap, Registry
+from orderflow.cli.worker import Bootstrap, JsonLog, Registry
 
 if TYPE_CHECKING:
     from orderflow.http.settings import EdgeSettings
@@ -17,6 +17,7 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on. [env: ORDERFLOW_HOST]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="The port to listen on, 0 for any. [env: ORDERFLOW_PORT]")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="demo asks nobody for a token. [env: ORDERFLOW_PROFILE]")] = None,
+    as_json: JsonLog = False,
 ) -> None:
     """Run one HTTP edge until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
 
@@ -39,7 +40,7 @@ def serve(
     if settings is None or problems:
         startcheck.insist(problems)
         return
-    logs.configure()
+    logs.configure("json" if as_json else "")
     _run(settings)
 
 

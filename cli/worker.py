@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's bootstrap servers. [env: ORDERFLOW_BOOTSTRAP]")]
 Registry = Annotated[str | None, typer.Option("--registry", help="The registry's Confluent API. [env: ORDERFLOW_REGISTRY]")]
+JsonLog = Annotated[
+    bool, typer.Option("--json", help="Log JSON lines, and print what refuses the start as JSON. [env: ORDERFLOW_LOG_FORMAT]")
+]
 SCHEMA_CACHE = "schemas.json"
 
 
@@ -24,6 +27,7 @@ def worker(
     group: Annotated[str | None, typer.Option("--group", help="The group of workers that share the work. [env: ORDERFLOW_GROUP]")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Where its rows are read. [env: ORDERFLOW_WORKER_HOST]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Where its rows are read. [env: ORDERFLOW_WORKER_PORT]")] = None,
+    as_json: JsonLog = False,
 ) -> None:
     """Run one worker until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
 
@@ -56,7 +60,7 @@ def worker(
     cache_file = (settings.data if settings else Path()) / SCHEMA_CACHE
     startcheck.insist(startcheck.all_problems(settings, found, catalog, cache_file))
     assert settings is not None, "a missing settings object has problems"
-    logs.configure(settings.log_format)
+    logs.configure("json" if as_json else settings.log_format)
     _run(settings, catalog, cache_file)
 
 

@@ -64,8 +64,8 @@ class Edge:
     async def start(self) -> None:
         try:
             for service in self.services:
-                self._started.append(service)
                 await service.start()
+                self._started.append(service)
         except BaseException:
             await self.stop()
             raise
@@ -105,7 +105,7 @@ async def connect(settings: EdgeSettings, records: Records) -> Edge:
     owners = Owners({space: counts[name] for space, name in zip(SPACES, names, strict=True)})
     reads = Reads(owners, settings)
     parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event())
-    feed = Feed(consumer_config(settings), _sources(records, gateway, owners), settings.start_timeout_s)
+    feed = Feed(consumer_config(settings), _sources(records, gateway, owners), settings.start_timeout_s, gateway.fail)
     return Edge(parts, (reads, gateway, feed))
 
 

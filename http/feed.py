@@ -32,12 +32,15 @@ class Source(Struct, frozen=True):
 
 
 class Feed:
-    """The thread, its consumer and its sources."""
+    """The thread, its consumer and its sources. `on_crash` is told, on the event loop, when the thread ends on its own."""
 
-    def __init__(self, config: dict[str, Any], sources: tuple[Source, ...], timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._consumer = Consumer(config)
+    def __init__(
+        self, config: dict[str, Any], sources: tuple[Source, ...], timeout_s: float, on_crash: Callable[[Exception], None]
+    ) -> None:
+        self._config = config
         self._sources = {(source.topic, source.partition): source for source in sources}
+        self._timeout_s = timeout_s
+        self._on_crash = on_crash
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-feed", daemon=True)
 
@@ -48,41 +51,49 @@ class Feed:
             KafkaException: the broker did not tell within `timeout_s` where the partitions end.
         """
         self._loop = asyncio.get_running_loop()
-        self._consumer.assign(await asyncio.to_thread(self._positions, self._timeout_s))
+        self._consumer = Consumer(self._config)
+        try:
+            self._consumer.assign(await asyncio.to_thread(self._positions))
+        except BaseException:
+            self._consumer.close()
+            raise
         self._thread.start()
 
     async def close(self) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, 10 * POLL_S)
+        await asyncio.to_thread(self._thread.join, 10 * POLL_S)
 
-    def _positions(self, timeout_s: float) -> list[TopicPartition]:
+    def _positions(self) -> list[TopicPartition]:
         """Where to begin: an exact offset for what is heard from now on, since "end" would be looked up only later."""
         found = []
         for source in self._sources.values():
             offset = OFFSET_BEGINNING
             if not source.from_start:
-                offset = self._end(TopicPartition(source.topic, source.partition), timeout_s)
+                offset = self._end(TopicPartition(source.topic, source.partition))
             found.append(TopicPartition(source.topic, source.partition, offset))
         return found
 
-    def _end(self, partition: TopicPartition, timeout_s: float) -> int:
+    def _end(self, partition: TopicPartition) -> int:
         """Where it ends now. A leader that is just being chosen, as after the topic was made, is asked again until `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self._timeout_s
         while True:
             try:
-                return int(self._consumer.get_watermark_offsets(partition, timeout=timeout_s)[1])
+                return int(self._consumer.get_watermark_offsets(partition, timeout=self._timeout_s)[1])
             except KafkaException:
-                if time.monotonic() + PAUSE_S > deadline:
+                if self._stop.wait(PAUSE_S) or time.monotonic() > deadline:
                     raise
-                time.sleep(PAUSE_S)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            first = self._consumer.poll(POLL_S)  # consume(n, t) would wait the whole t for n records
-            if first is not None:
-                self._hand_over([first, *self._consumer.consume(BATCH_RECORDS, 0)])
-        self._consumer.close()
+        try:
+            while not self._stop.is_set():
+                first = self._consumer.poll(POLL_S)  # consume(n, t) would wait the whole t for n records
+                if first is not None:
+                    self._hand_over([first, *self._consumer.consume(BATCH_RECORDS, 0)])
+        except Exception as error:
+            log.exception("feed.crashed")
+            self._loop.call_soon_threadsafe(self._on_crash, error)
+        finally:
+            self._consumer.close()
 
     def _hand_over(self, messages: list[Message]) -> None:
         for message in messages:
@@ -96,11 +107,8 @@ class Feed:
                 self._recover(error)
 
     def _recover(self, error: KafkaError) -> None:
-        """Begin again where records were deleted under us; librdkafka itself reconnects after everything else."""
+        """Begin again where records were deleted under us; from everything else librdkafka recovers by itself."""
         log.warning("feed.error", error=error.str())
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            try:
-                self._consumer.assign(self._positions(PAUSE_S * 10))
-            except KafkaException as failed:
-                log.warning("feed.error", error=str(failed))
-        time.sleep(PAUSE_S)
+            self._consumer.assign(self._positions())
+        self._stop.wait(PAUSE_S)

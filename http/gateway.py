@@ -70,7 +70,7 @@ class Gateway(Protocol):
         """Does the log answer?"""
 
     async def failed(self) -> None:
-        """Return never, or raise once the producer has failed for good."""
+        """Return never, or raise once nothing can be sent or heard any more."""
 
     @property
     def in_flight(self) -> int:
@@ -165,9 +165,14 @@ class KafkaGateway:
     async def failed(self) -> None:
         await self._fatal
 
+    def fail(self, error: Exception) -> None:
+        """This edge can send or hear no more: end it. On the event loop."""
+        if not self._fatal.done():
+            self._fatal.set_exception(error)
+
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._loop.call_soon_threadsafe(_settle, self._fatal, error)
+            self._loop.call_soon_threadsafe(self.fail, KafkaException(error))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             log.warning("log.unreachable", bootstrap=self.settings.bootstrap)
 

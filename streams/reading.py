@@ -148,12 +148,21 @@ def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: 
     """Serve committed rows, lists, health and metrics on the worker's web endpoint."""
     reader = Reader(engine, spaces, partitions)
     pages = _Pages(reader)
-    app.page("/rows/{aggregate}/{key}")(pages.row)
-    app.page("/list/orders")(pages.orders)
-    app.page("/list/reservations")(pages.reservations)
-    app.page("/health/live")(pages.live)
-    app.page("/health/ready")(pages.ready)
-    app.page("/metrics")(pages.metrics)
+    _add(app, "/rows/{aggregate}/{key}", pages.row)
+    _add(app, "/list/orders", pages.orders)
+    _add(app, "/list/reservations", pages.reservations)
+    _add(app, "/health/live", pages.live)
+    _add(app, "/health/ready", pages.ready)
+    _add(app, "/metrics", pages.metrics)
+
+
+def _add(app: Any, path: str, handler: Callable[[Any, Any], Any]) -> None:
+    """Faust makes a view class of a plain function; a bound method would lose the view."""
+
+    async def get(view: Any, request: Any, **match_info: str) -> Any:
+        return await handler(view, request)
+
+    app.page(path)(get)
 
 
 class _Pages:

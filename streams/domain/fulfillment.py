@@ -110,6 +110,8 @@ def post(state: State, command: PostFulfillmentStatus, turn: Turn) -> tuple[Even
         return (FulfillmentStatusIgnored(row.fulfillment_id, target.lower(), Reason.STALE_STATUS),)
     if target not in POSTED:
         return refusal(command, Reason.ILLEGAL_TRANSITION, status=row.status.lower(), posted=target.lower())
+    if _exceeds(row, command.lines):
+        return refusal(command, Reason.QUANTITY_EXCEEDED, fulfillment_id=row.fulfillment_id)
     steps = steps_to(row.status, target)
     if steps is None or (target is SHIPPED and awaits_commit(order)):
         return _buffered(row, command, target, turn, own=steps is not None)
@@ -152,7 +154,13 @@ def _quantity_reason(row: FulfillmentRow, target: FulfillmentStatus, lines: tupl
         return Reason.QUANTITY_INVALID
     if target is SHIPPED and not any(posted.values()):
         return Reason.QUANTITY_INVALID  # nothing left: that is a cancel
-    return Reason.QUANTITY_EXCEEDED if any(quantity > ordered[line_id] for line_id, quantity in posted.items()) else None
+    return None
+
+
+def _exceeds(row: FulfillmentRow, lines: tuple[LineQuantity, ...]) -> bool:
+    """More than was ordered, whatever comes before."""
+    ordered = {line.line_id: line.ordered for line in row.lines}
+    return any(line.quantity > ordered[line.line_id] for line in lines)
 
 
 def _buffered(

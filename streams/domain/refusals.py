@@ -2,13 +2,17 @@
 
 from msgspec import Struct
 
-from orderflow.streams.domain.contract import Refused, Shortage, Turn
+from orderflow.streams.domain.contract import Refused, Turn
 from orderflow.streams.domain.reasons import Reason
 
 
-def refusal(command: Struct, reason: Reason, shortages: tuple[Shortage, ...] = (), **detail: str) -> tuple[Refused]:
+class UnknownValue(ValueError):
+    """A word this version does not know. Its record is parked, and redriven when a version does."""
+
+
+def refusal(command: Struct, reason: Reason, **detail: str) -> tuple[Refused]:
     """The event that a command changed nothing, and why."""
-    return (Refused(type(command).__name__, reason, detail, shortages),)
+    return (Refused(type(command).__name__, reason, detail),)
 
 
 def untimely(turn: Turn, version: int) -> Reason | None:

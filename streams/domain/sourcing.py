@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from orderflow.streams.domain import fulfillment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
-from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS
+from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
 from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, canceling
 from orderflow.streams.domain.order_records import (
@@ -35,8 +35,8 @@ from orderflow.streams.domain.order_status import (
 )
 from orderflow.streams.domain.parts import Holder, units
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.refusals import refusal
-from orderflow.streams.domain.stock_answers import demand, is_whole, latest, live, outcome_after
+from orderflow.streams.domain.refusals import UnknownValue, refusal
+from orderflow.streams.domain.stock_answers import OUTCOMES, demand, is_whole, latest, live, outcome_after
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
 
 GIVE_UP = "give_up"
@@ -56,6 +56,8 @@ def due(row: OrderRow) -> tuple[str, int] | None:
 # -- answers --------------------------------------------------------------------------------------------------------------------------
 def record_answer(state: State, command: RecordStockAnswer) -> tuple[StockAnswerRecorded | Refused, ...]:
     """An owner's answer becomes a fact of the order. A stale or repeated one is nothing; units nobody asked for are given back."""
+    if command.outcome not in OUTCOMES:
+        raise UnknownValue(f"a stock answer of outcome {command.outcome!r}")
     if state.order is None:
         return refusal(command, Reason.NOT_FOUND, reservation_id=command.reservation_id)
     row = state.stock_answer.get(answer_key(state.key, command.reservation_id))
@@ -184,7 +186,7 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
     """(reservation id, units) that fulfillments still have to ship."""
     promised: dict[str, int] = {}
     for row in state.fulfillment.values():
-        if row.status in RANKS and RANKS[row.status] < RANKS[fulfillment.SHIPPED]:
+        if row.status in RANKS and RANKS[row.status] < RANKS[SHIPPED]:
             for line in row.lines:
                 promised[line.reservation_id] = promised.get(line.reservation_id, 0) + line.ordered
     return iter(promised.items())

@@ -9,6 +9,8 @@ from orderflow.streams.domain.parts import units
 
 AWAITED: Mapping[str, str] = {"reserve": "asked", "commit": "committing", "release": "releasing"}
 """What the row of a reservation says while the owner has not answered this ask."""
+OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
+"""What an owner may answer."""
 ENDED = frozenset({"refused", "released", "expired", "shipped", "lost"})
 """Outcomes after which a reservation keeps nothing."""
 

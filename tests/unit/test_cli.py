@@ -1,0 +1,117 @@
+"""The door: every command explains itself, every error names what was wrong, nothing heavy is loaded for a help text."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from orderflow.cli import docs, orders, runstate, terminal
+from orderflow.cli.main import app, main
+from orderflow.cli.terminal import Failure
+
+COMMANDS = dict(docs.command_helps(typer.main.get_command(app), "orderflow"))
+VERBS = {name: text for name, text in COMMANDS.items() if "COMMAND [ARGS]" not in text}
+HEAVY = ("faust", "confluent_kafka", "pydantic_settings", "aiohttp", "rocksdict", "rich", "fastavro")
+
+
+def run(*arguments: str) -> int:
+    """The exit code of a command line in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    code = ended.value.code
+    assert isinstance(code, int | None)
+    return code or 0
+
+
+def test_the_nouns_of_the_issue_are_there() -> None:
+    wanted = "up demo worker serve topology topics schemas orders stock dlq verify config channels bench docs fulfillment reservations"
+    assert {f"orderflow {noun}" for noun in wanted.split()} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_every_command_shows_an_example_its_exit_codes_and_json(name: str) -> None:
+    text = VERBS[name]
+    assert "Example:" in text and f"{name.removeprefix('orderflow ')}" in text.split("Example:")[1].split("Exit codes:")[0]
+    codes = [line.split()[0] for line in text.split("Exit codes:")[1].split("Options:")[0].splitlines() if line.strip()]
+    assert codes[0] == "0"
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_ends_with_zero(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*name.split()[1:], "--help") == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom orderflow.cli.main import main\ntry:\n    main(['orders', 'place', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_has_no_colors_when_it_is_not_a_terminal() -> None:
+    done = subprocess.run([sys.executable, "-m", "orderflow.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout and "orderflow demo" in done.stdout
+
+
+def test_a_wrong_command_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("orders", "plac") == 2
+    assert "place" in capsys.readouterr().err
+
+
+def test_nobody_answers_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("orders", "get", "x", "--url", "http://127.0.0.1:9") == 69
+    assert "orderflow up" in capsys.readouterr().err
+
+
+def test_with_json_an_error_is_a_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("stock", "get", "x", "--url", "http://127.0.0.1:9", "--json") == 69
+    assert "does not answer" in json.loads(capsys.readouterr().out)["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "item"), [("A=2", {"sku": "A", "qty": 2}), ("A", {"sku": "A", "qty": 1}), ("A=0", {"sku": "A", "qty": 0})]
+)
+def test_items_are_read(text: str, item: dict[str, object]) -> None:
+    """Zero is the edge's to refuse: the reason for it is one of the rules."""
+    assert orders.parse_item(text) == item
+
+
+@pytest.mark.parametrize("text", ["=2", "A=", "A=two", "A=-1", "A=1.5", "A=٣", ""])
+def test_items_that_are_none_are_named(text: str) -> None:
+    with pytest.raises(Failure, match="SKU=QUANTITY") as refused:
+        orders.parse_item(text)
+    assert refused.value.code == 2
+
+
+def test_all_reasons_of_a_failure_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    Failure(["one", "two"], then="do this").show(False)
+    assert capsys.readouterr().err.splitlines() == ["error: one", "error: two", "       do this"]
+
+
+def test_columns_are_never_cut() -> None:
+    assert list(terminal.columns(("a", "long name"), [("x" * 100, 1)])) == ["a" + " " * 101 + "long name", "x" * 100 + "  1"]
+
+
+def test_up_wants_both_servers_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("up", "--bootstrap", "127.0.0.1:9") == 2
+    assert "go together" in capsys.readouterr().err
+
+
+def test_a_directory_without_a_system_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="no system runs") as refused:
+        runstate.read(tmp_path)
+    assert refused.value.code == 69
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("ORDERFLOW_URL", raising=False)
+    yield

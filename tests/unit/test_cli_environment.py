@@ -1,0 +1,136 @@
+"""Settings: a wrong value, a missing group, a misspelt variable refuse the start, all at once, each by its name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orderflow.cli import channels, environment, startcheck
+from orderflow.cli.main import main
+from orderflow.cli.terminal import Failure
+from orderflow.http.settings import EdgeSettings
+from orderflow.schemas.catalog import Catalog
+from orderflow.streams.domain.channel import ChannelPolicy
+from orderflow.streams.settings import WorkerSettings
+
+NOBODY = "127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests begin without any of our variables."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(environment.PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def test_a_misspelt_variable_is_named_with_the_near_one() -> None:
+    assert environment.unknown({"ORDERFLOW_BOOTSTRP": "x", "HOME": "/"}) == [
+        "ORDERFLOW_BOOTSTRP is no setting: did you mean ORDERFLOW_BOOTSTRAP?"
+    ]
+
+
+def test_every_variable_that_is_read_is_known() -> None:
+    names = {environment.variable(field) for model in (WorkerSettings, EdgeSettings) for field in model.model_fields}
+    assert environment.unknown(dict.fromkeys(names | set(environment.OTHERS), "")) == []
+
+
+def test_a_missing_group_and_a_wrong_number_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERFLOW_GROUP", "")
+    monkeypatch.setenv("ORDERFLOW_PARTITIONS", "four")
+    settings, found = environment.read(WorkerSettings)
+    assert settings is None
+    assert [text.partition("=")[0] for text in found] == ["ORDERFLOW_PARTITIONS", "ORDERFLOW_GROUP"]
+
+
+def test_options_go_before_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERFLOW_BOOTSTRAP", "one:9092")
+    assert environment.load(WorkerSettings, bootstrap="two:9092", group=None).bootstrap == "two:9092"
+    assert environment.load(WorkerSettings).bootstrap == "one:9092"
+
+
+def test_the_refusals_of_the_settings_are_among_the_problems() -> None:
+    _, found = environment.read(WorkerSettings, give_up_s=10)
+    assert "ORDERFLOW_GIVE_UP_S=10" in found[0]
+    _, found = environment.read(EdgeSettings, profile="demo", host="0.0.0.0")  # noqa: S104 - what must be refused
+    assert "ORDERFLOW_HOST=0.0.0.0" in found[0]
+
+
+def test_every_setting_has_a_source_and_most_a_meaning() -> None:
+    entries = {entry["variable"]: entry for entry in environment.entries({"ORDERFLOW_PORT": "9090"})}
+    assert entries["ORDERFLOW_PORT"]["value"] == "9090" and entries["ORDERFLOW_PORT"]["source"] == "environment"
+    assert entries["ORDERFLOW_GROUP"]["source"] == "default" and "workers that share" in entries["ORDERFLOW_GROUP"]["meaning"]
+    assert entries["ORDERFLOW_BOOTSTRAP"]["read_by"] == "worker, edge"
+
+
+def test_a_silent_broker_is_a_problem() -> None:
+    (problem,) = startcheck.broker_problems(NOBODY, Catalog())
+    assert problem.startswith(f"ORDERFLOW_BOOTSTRAP={NOBODY}: the broker does not answer")
+
+
+def test_a_silent_registry_is_a_problem_when_no_ids_are_cached(tmp_path: Path) -> None:
+    (problem,) = startcheck.schema_problems(f"http://{NOBODY}", Catalog(), tmp_path / "schemas.json")
+    assert problem.startswith(f"ORDERFLOW_REGISTRY=http://{NOBODY}: ") and "does not hold all ids" in problem
+
+
+def test_a_worker_lists_everything_and_exits_78(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORDERFLOW_GRUP", "x")
+    monkeypatch.setenv("ORDERFLOW_LOCATIONS", ",")
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", "--bootstrap", NOBODY, "--registry", f"http://{NOBODY}", "--data", str(tmp_path), "--json"])
+    assert ended.value.code == 78
+    told = "\n".join(json.loads(capsys.readouterr().out)["errors"])
+    for name in ("ORDERFLOW_LOCATIONS", "ORDERFLOW_GRUP", "ORDERFLOW_BOOTSTRAP", "ORDERFLOW_REGISTRY"):
+        assert name in told
+
+
+@pytest.mark.parametrize("command", [["worker"], ["serve"], ["config", "check", "--offline"]])
+def test_an_unknown_variable_refuses_every_start(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERFLOW_PROFILE", "demo")
+    monkeypatch.setenv("ORDERFLOW_BOOTSTRAP", NOBODY)
+    monkeypatch.setenv("ORDERFLOW_REGISTRY", f"http://{NOBODY}")
+    monkeypatch.setenv("ORDERFLOW_NOTHING", "1")
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 78
+
+
+def test_right_settings_pass_the_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ORDERFLOW_PROFILE", "demo")
+    with pytest.raises(SystemExit) as ended:
+        main(["config", "check", "--offline"])
+    assert not ended.value.code and "can start" in capsys.readouterr().out
+
+
+def test_the_production_profile_refuses_to_start_without_authentication(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve"])
+    assert ended.value.code == 78 and "ORDERFLOW_PROFILE" in capsys.readouterr().err
+
+
+# -- channel files ------------------------------------------------------------------------------------------------------------------
+def test_a_channel_file_is_read_as_json_and_as_toml(tmp_path: Path) -> None:
+    wanted = {"shop": ChannelPolicy(payment_terms="prepaid", currency="VND")}
+    (tmp_path / "c.json").write_text('{"shop": {"payment_terms": "prepaid", "currency": "VND"}}')
+    (tmp_path / "c.toml").write_text('[shop]\npayment_terms = "prepaid"\ncurrency = "VND"\n')
+    assert channels.read_file(tmp_path / "c.json") == channels.read_file(tmp_path / "c.toml") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[]", "names no channel"),
+        ("{", "Expecting"),
+        ('{"a b": {}}', "is no channel name"),
+        ('{"shop": 1}', "must be a table"),
+        ('{"shop": {"payment_term": "x"}}', "did you mean payment_terms"),
+        ('{"shop": {"fraud": "yes"}}', "shop: Expected `bool`"),
+    ],
+)
+def test_a_wrong_channel_file_is_told(text: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(Failure, match=fault):
+        channels.read_file(tmp_path / "c.json")
