@@ -95,7 +95,8 @@ def send_channels(bootstrap: str, records: "Records", policies: Mapping[str, "Ch
 
     space = records.of("catalog")
     failed: list[str] = []
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True, "acks": "all"})
+    settings = {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True, "acks": "all", "log_level": 0}
+    producer = Producer(settings)
     for name, policy in policies.items():
         key = channel_key(name)
         meta = CommandMeta(str(ULID()), time.time_ns() // 1000, actor="cli", principal="cli")

@@ -5,6 +5,7 @@ The judge sees only facts and knows nothing of how they were collected, so a tes
 
 import asyncio
 import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ LOST = frozenset({"rejected"})
 SHORTAGE = "INSUFFICIENT_STOCK"
 POLL_S = 0.2
 REPEAT_S = 0.3
+KILL_WITHIN_S = 0.02
 LIST_MAX = 500
 
 Kill = Callable[[], Awaitable["Killed"]]
@@ -78,6 +80,8 @@ class RaceFacts(Struct):
     reservations_complete: bool = False
     kill_asked: bool = False
     killed: Killed | None = None
+    open_at_kill: int = 0
+    """How many POSTs had no answer at that moment."""
     seconds: float = 0.0
 
     def figures(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class RaceFacts(Struct):
             "answers": {str(status): count for status, count in sorted(statuses.items())},
             "repeats": sum(post.repeats for post in self.posts),
             "worker_killed": None if self.killed is None else self.killed.pid,
+            "open_at_kill": self.open_at_kill,
             "seconds": round(self.seconds, 2),
         }
 
@@ -204,7 +209,10 @@ def _some(values: list[Any]) -> str:
 
 # -- doing it -----------------------------------------------------------------------------------------------------------------------
 async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: bool, kill: Kill | None, wait_s: float) -> RaceFacts:
-    """A race on a sku of its own: half of the buyers, (kill -9), the other half; then wait until every order has its outcome.
+    """A race on a sku of its own, all buyers at once; then wait until every order has its outcome.
+
+    With `kill` a few buyers come first; once one of them has an answer half of the others come, and while their orders are on the way
+    the worker is killed; the last ones come while nobody decides anything.
 
     Args:
         run_id: makes the sku and the idempotency keys of this run its own.
@@ -228,12 +236,17 @@ async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: b
     def buy(buyer: int) -> list["asyncio.Task[Post]"]:
         return [asyncio.create_task(_buy(edge, run_id, sku, buyer, deadline)) for _ in range(facts.posts_per_order)]
 
-    half = orders // 2 if kill else orders
-    tasks = [task for buyer in range(half) for task in buy(buyer)]
+    first = min(orders // 3, stock // 2) if kill else orders  # so that units are still free when the worker dies
+    second = (first + orders) // 2
+    tasks = [task for buyer in range(first) for task in buy(buyer)]
     if kill is not None:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=wait_s)
+        tasks += [task for buyer in range(first, second) for task in buy(buyer)]
+        await asyncio.sleep(random.uniform(0, KILL_WITHIN_S))  # noqa: S311 - another moment of the turn each time
+        facts.open_at_kill = sum(not task.done() for task in tasks)
         facts.killed = await kill()
-        tasks += [task for buyer in range(half, orders) for task in buy(buyer)]
+        tasks += [task for buyer in range(second, orders) for task in buy(buyer)]
     facts.posts = list(await asyncio.gather(*tasks))
     await _settle(edge, facts, deadline)
     watcher.cancel()

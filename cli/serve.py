@@ -1,11 +1,12 @@
 """`orderflow serve`: one HTTP edge in the foreground, as a container or a supervisor runs it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure
-from orderflow.cli.worker import Bootstrap, JsonLog, Registry
+from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
 
 if TYPE_CHECKING:
     from orderflow.http.settings import EdgeSettings
@@ -17,11 +18,12 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on. [env: ORDERFLOW_HOST]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="The port to listen on, 0 for any. [env: ORDERFLOW_PORT]")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="demo asks nobody for a token. [env: ORDERFLOW_PROFILE]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Where it keeps schema ids. [env: ORDERFLOW_DATA]")] = None,
     as_json: JsonLog = False,
 ) -> None:
     """Run one HTTP edge until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
 
-    Before the first request it checks settings and topics, and lists everything that is wrong at once.
+    Before the first request it checks settings, topics and schemas, and lists everything that is wrong at once.
 
     \b
     Example:
@@ -34,12 +36,15 @@ def serve(
     """
     from orderflow.cli import environment, logs, startcheck
     from orderflow.http.settings import EdgeSettings
+    from orderflow.schemas.catalog import Catalog
 
-    settings, found = environment.read(EdgeSettings, bootstrap=bootstrap, registry=registry, host=host, port=port, profile=profile)
-    problems = [*found, *environment.unknown()]
-    if settings is None or problems:
-        startcheck.insist(problems)
-        return
+    settings, found = environment.read(
+        EdgeSettings, bootstrap=bootstrap, registry=registry, host=host, port=port, profile=profile, data=data
+    )
+    catalog = Catalog(settings.prefix, settings.partitions) if settings else Catalog()
+    cache_file = (settings.data if settings else Path()) / SCHEMA_CACHE
+    startcheck.insist(startcheck.all_problems(settings, found, catalog, cache_file))
+    assert settings is not None, "a missing settings object has problems"
     logs.configure("json" if as_json else "")
     _run(settings)
 

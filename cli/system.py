@@ -14,13 +14,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
 from orderflow.cli import contracts, runstate
-from orderflow.cli.terminal import UNAVAILABLE, Failure, OnStep
+from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure, OnStep
 from orderflow.cli.worker import SCHEMA_CACHE
 from orderflow.connectors.box.box import Servers
 from orderflow.connectors.box.ports import free_port, is_free
@@ -205,14 +205,24 @@ class System:
             ports.append(free_port(ports))
             self._start_worker(f"worker-{number}", ports[-1])
         url = f"http://127.0.0.1:{self._port}"
-        variables = {"PROFILE": "demo", "HOST": "127.0.0.1", "PORT": str(self._port)}
+        variables = {"PROFILE": "demo", "HOST": "127.0.0.1", "PORT": str(self._port), "DATA": str(self.data / "edge")}
         self._start_child("edge", (*PROGRAM, "serve"), url, variables, lambda: _ready(url) and not _ownerless(url))
-        for name, (child, _) in self._children.items():
-            try:
-                child.wait_ready(READY_TIMEOUT_S)
-            except ChildError as error:
-                raise Failure(str(error), then=f"its whole log: {child.log_file}", code=UNAVAILABLE) from None
-            self._on_step(f"{name}: ready", 0, 0)
+        self._await_children()
+
+    def _await_children(self) -> None:
+        """Return when all are ready; the first that cannot be ends the start."""
+        pool = ThreadPoolExecutor(len(self._children))
+        try:
+            jobs = {pool.submit(child.wait_ready, READY_TIMEOUT_S): name for name, (child, _) in self._children.items()}
+            for job in as_completed(jobs):
+                try:
+                    job.result()
+                except ChildError as error:
+                    log = self._children[jobs[job]][0].log_file
+                    raise Failure(str(error), then=f"its whole log: {log}", code=UNAVAILABLE) from None
+                self._on_step(f"{jobs[job]}: ready", 0, 0)
+        finally:
+            pool.shutdown(wait=False)
 
     def _start_worker(self, name: str, port: int) -> None:
         url = f"http://127.0.0.1:{port}"
@@ -222,16 +232,28 @@ class System:
     def _start_child(self, name: str, command: Sequence[str], url: str, variables: Mapping[str, str], ready: Callable[[], bool]) -> None:
         own = {"BOOTSTRAP": self.servers.bootstrap, "REGISTRY": self.servers.registry_url, **variables}
         environment = {**os.environ, **self._environment, **{f"ORDERFLOW_{key}": value for key, value in own.items()}}
+        refused = threading.Event()
+
+        def ended(code: int, again_s: float) -> None:
+            if code == MISCONFIGURED:
+                refused.set()
+            self._on_exit(name, code, again_s)
+
+        def is_ready() -> bool:
+            if refused.is_set():  # starting it again would not help
+                raise ChildError(f"{name} refused to start\n{child.log_tail()}")
+            return ready()
+
         self._on_step(f"{name}: start", 0, 0)
         child = Child(
             name,
             command,
             self.data / "logs" / f"{name}.log",
             env=environment,
-            ready=ready,
+            ready=is_ready,
             pid_file=self.data / "run" / f"{name}.pid",
             restart=True,
-            on_exit=lambda code, again_s: self._on_exit(name, code, again_s),
+            on_exit=ended,
         )
         child.start()
         self._children[name] = (child, url)

@@ -34,6 +34,10 @@ PARKED = "PARKED"
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
+REQUEST_ID = web.RequestKey("request_id", str)
+"""Where the guard leaves the request's id: in the answer, the log and every record it is the same."""
+
+
 class Caller(Struct, frozen=True):
     """Who asks, and as what: customer or staff. No name holds `|` (contracts.md 1)."""
 
@@ -121,7 +125,7 @@ class Call:
             tenant=self.caller.tenant,
             actor=self.caller.principal,
             principal=self.caller.principal,
-            correlation_id=request_id_in(headers),
+            correlation_id=self.request[REQUEST_ID],
             expected_version=version_in(headers),
             body_hash=name.body_hash,
         )

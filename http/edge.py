@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from orderflow.http import limits, openapi
-from orderflow.http.calls import Parts, request_id_in
+from orderflow.http.calls import REQUEST_ID, Parts, request_id_in
 from orderflow.http.feed import Feed, Source
 from orderflow.http.gateway import KafkaGateway
 from orderflow.http.meters import Meters
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 SPACES = ("orders", "stock")
 """The key spaces whose owners the edge asks."""
 SCHEMA_CACHE = "schemas.json"
-SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+SAFE_HEADERS = {"Server": "orderflow", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 QUIET = ("/health/live", "/health/ready", "/metrics")
 
 
@@ -149,7 +149,7 @@ def _guard(parts: Parts) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
-        request_id = request_id_in(request.headers)
+        request_id = request[REQUEST_ID] = request_id_in(request.headers)
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unmatched"
         response = await _answer(request, handler, parts.settings, request_id)

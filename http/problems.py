@@ -48,7 +48,7 @@ class Problem(Exception):
         self.members = dict(members or {})
 
     def document(self, request_id: str = "") -> dict[str, Any]:
-        """The JSON members, the standard ones first; members of its own never replace those."""
+        """The JSON members, the standard ones first; members of its own follow and never replace those."""
         document: dict[str, Any] = {
             "type": TYPE_PREFIX + self.code.lower().replace("_", "-"),
             "title": self.code.replace("_", " ").capitalize(),
@@ -59,9 +59,10 @@ class Problem(Exception):
             document["detail"] = self.detail
         if self.faults:
             document["errors"] = self.faults
+        document |= {name: value for name, value in self.members.items() if name not in document}
         if request_id:
             document["request_id"] = request_id
-        return self.members | document
+        return document
 
     def response(self, request_id: str = "") -> web.Response:
         body = orjson.dumps(self.document(request_id))

@@ -125,7 +125,7 @@ class Reads:
             missing = [partition for partition in range(self.owners.partitions[space]) if answered[partition] != 1]
             if not missing:
                 break
-        if not parts:
+        if len(missing) == self.owners.partitions[space]:
             raise later("PARTITION_MOVING", f"no owner of any partition of {space} answered", self.settings.retry_after_s)
         labels: Counter[str] = Counter()
         for part in parts:

@@ -337,7 +337,7 @@ class Engine:
             family = self.store.family(source.space, tp.partition)
             self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family)
             tp.offset = OFFSET_BEGINNING
-            wanted.append(Wanted(source.space, tp.partition, source.tables, source.meta_topic, self._meta_reader(source)))
+            wanted.append(Wanted(source.space, tp.partition, tp.topic, source.tables, source.meta_topic, self._meta_reader(source)))
         consumer.incremental_assign(assigned)
         if assigned:
             consumer.pause(assigned)
@@ -369,7 +369,7 @@ class Engine:
             partition.family = partition.rows.family = self.store.family(restored.space, restored.partition)
             partition.start(restored.position)
             tp = TopicPartition(source.topic, restored.partition)
-            _, partition.backlog_end = self.consumer.get_watermark_offsets(tp, timeout=10)
+            partition.backlog_end = restored.backlog_end
             partition.caught_up = partition.backlog_end == 0
             self._seek(partition)
             self.consumer.resume([tp])

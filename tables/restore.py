@@ -35,6 +35,7 @@ class Wanted(Struct, frozen=True):
 
     space: str
     partition: int
+    source_topic: str
     tables: tuple[Table, ...]
     meta_topic: str
     read_meta: Callable[[bytes], tuple[int, int, str]]
@@ -47,6 +48,8 @@ class Restored(Struct, frozen=True):
     space: str
     partition: int
     position: Position
+    backlog_end: int
+    """The command topic's end when the restore began: a timer is sent only after all before it is consumed."""
     records: int
     seconds: float
 
@@ -99,7 +102,8 @@ class Restorer:
         started = time.monotonic()
         admin = AdminClient(self._config)
         jobs = [_Job(wanted, self._store.family(wanted.space, wanted.partition)) for wanted in partitions]
-        ends = _end_offsets(admin, [tp for job in jobs for tp in job.topic_partitions()])
+        sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
+        ends = _end_offsets(admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
         for job in jobs:
             if not job.plan(ends):
                 log.warning("restore.wiped", space=job.wanted.space, partition=job.wanted.partition, why="local state is ahead of the log")
@@ -113,7 +117,8 @@ class Restorer:
             self.progress.pop(job.id, None)
             if job.id not in self._canceled:
                 seconds = round(time.monotonic() - started, 3)
-                self._done(Restored(job.wanted.space, job.wanted.partition, job.position(), job.records, seconds))
+                backlog_end = ends[job.wanted.source_topic, job.wanted.partition]
+                self._done(Restored(job.wanted.space, job.wanted.partition, job.position(), backlog_end, job.records, seconds))
 
     def _read(self, jobs: list["_Job"]) -> None:
         by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}

@@ -157,13 +157,17 @@ def _losses(state: State, command: AdjustStock, missing: int) -> Iterator[Alloca
 
 
 def ship(state: State, command: ShipStock, turn: Turn) -> tuple[Moved | StockShipped | ReservationReleased | Refused, ...]:
-    """Units have left. At each named location the reservation is settled: picked units are fulfilled, the rest is released."""
+    """Units have left. At each named location the reservation is settled: picked units are fulfilled, the rest is released.
+
+    Units that left although their reservation has ended are a fact too: they come off the shelf.
+    """
     row = state.reservation.get(command.reservation_id)
     if row is None:
         return refusal(command, Reason.NOT_FOUND, reservation_id=command.reservation_id)
-    if row.status is not ReservationStatus.COMMITTED:
-        reason = {ReservationStatus.ACTIVE: Reason.ILLEGAL_TRANSITION, ReservationStatus.EXPIRED: Reason.RESERVATION_EXPIRED}
-        return refusal(command, reason.get(row.status, Reason.RESERVATION_FINAL), reservation_id=command.reservation_id)
+    if row.status is ReservationStatus.ACTIVE:
+        return refusal(command, Reason.ILLEGAL_TRANSITION, reservation_id=command.reservation_id)
+    if row.status is ReservationStatus.FULFILLED:
+        return refusal(command, Reason.RESERVATION_FINAL, reservation_id=command.reservation_id)
     if not command.picked or any(qty.quantity < 0 for qty in command.picked):
         return refusal(command, Reason.QUANTITY_INVALID, reservation_id=command.reservation_id)
     for qty in command.picked:

@@ -209,6 +209,12 @@ async def test_a_command_carries_who_what_and_its_trace() -> None:
     assert answer.headers["X-Request-Id"] == "req-1"
 
 
+async def test_a_minted_request_id_is_the_same_everywhere() -> None:
+    async with edge(None) as (client, script):
+        answer = await client.post("/api/v1/orders", data=ITEMS)
+    assert answer.headers["X-Request-Id"] == script.asked[0].meta.correlation_id
+
+
 async def test_a_shortage_is_409_with_what_was_missing() -> None:
     refused = Refused("PlaceOrder", "INSUFFICIENT_STOCK", {}, (Shortage("LIMITED-SKU", 1, 0),))
     async with edge(Denied("INSUFFICIENT_STOCK", refused)) as (client, script):

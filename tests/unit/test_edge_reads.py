@@ -190,8 +190,10 @@ async def test_a_partition_that_two_answer_for_is_not_trusted() -> None:
     assert (view["complete"], view["partitions_missing"]) == (False, [1])
 
 
-async def test_a_list_that_nobody_answers_is_503() -> None:
-    async with system() as (client, owners, _):
+async def test_a_list_that_nobody_can_answer_is_503() -> None:
+    """No owner, a dead one, or one that has just lost its partitions: a total of 0 would be a lie."""
+    async with system(part(())) as (client, owners, (owner,)):
+        own(owners, "orders", owner.address, 0, 1)
         own(owners, "stock", DEAD, 0, 1)
         answers = [await client.get("/api/v1/" + path) for path in ("orders", "reservations")]
     assert [answer.status for answer in answers] == [503, 503]

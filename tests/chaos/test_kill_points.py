@@ -1,0 +1,194 @@
+"""kill -9 at five named points, under load, on a real Kafka: nothing lost, doubled or torn for a read_committed reader.
+
+Torn means: per key `fold(evolve, events)`, the changelogs and RocksDB must say the same.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from orderflow.cli import contracts
+from orderflow.cli.system import System
+from orderflow.connectors.box.box import Servers
+from orderflow.schemas.catalog import Catalog
+from orderflow.streams.records import Records
+from orderflow.streams.replay import Tables, fold
+from orderflow.streams.topology import SPACES, KeySpace
+from orderflow.streams.worker import bind_tables
+from orderflow.tables.rocks import Store
+
+pytestmark = [pytest.mark.box, pytest.mark.chaos, pytest.mark.slow]
+
+ORDERS = 40
+SKUS = ("KILL-A", "KILL-B", "KILL-C")
+UNITS = 12
+WAVE = 5
+STARTS = ("during_restore", "during_rebalance")
+"""Points that a worker passes when it starts: reached by killing it once under load."""
+
+
+@pytest.mark.parametrize(
+    "point", ["before_commit:12", "after_commit_before_state:12", "after_produce:25", *(f"{name}:1" for name in STARTS)]
+)
+def test_a_worker_killed_at_a_named_point_loses_doubles_and_tears_nothing(box: Servers, tmp_path: Path, point: str) -> None:
+    name = point.partition(":")[0].replace("_", "-")
+    marker = tmp_path / "died"
+    prefix = f"kill-{name}-{os.getpid()}"
+    if name.replace("-", "_") in STARTS:
+        marker.touch()  # armed below, when there is load
+    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix, "ORDERFLOW_FAULT": f"{point}:{marker}"}
+    with System(tmp_path / "system", servers=box, environment=environment) as system:
+        outcomes = asyncio.run(_load(system, marker if marker.exists() else None))
+    assert marker.exists(), f"the worker never reached {point}"
+    names = Catalog(prefix)
+    records = contracts.load_records(box.registry_url, names, tmp_path / "schemas.json")
+    _check_stories(box.bootstrap, records, tmp_path / "system" / "worker-1")
+    _check_outcomes(outcomes)
+
+
+async def _load(system: System, armed_by_removing: Path | None) -> dict[str, Any]:
+    """Receipts, orders over two skus with repeated posts, fulfillment posts; then wait until every order has its outcome."""
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(system.url, timeout=timeout) as http:
+        for sku in SKUS:
+            await _post(http, "/api/v1/stock/receipts", {"sku": sku, "quantity": UNITS}, f"r-{sku}")
+        waves = [asyncio.create_task(_orders(http, range(start, start + WAVE), start / 40)) for start in range(0, ORDERS, WAVE)]
+        if armed_by_removing is not None:
+            await asyncio.sleep(0.3)
+            armed_by_removing.unlink()
+            system.kill_worker()
+        await asyncio.gather(*waves)
+        orders = await _settled(http)
+        won = [order["order_id"] for order in orders if order["state"] not in ("rejected",)]
+        await asyncio.gather(*(_post(http, f"/api/v1/fulfillment/{order}/status", {"status": "picking"}, f"p-{order}") for order in won))
+        await asyncio.gather(*(_post(http, f"/api/v1/orders/{order}/cancel", {}, f"x-{order}") for order in won[:2]))
+        await _settled(http)
+        stock = {sku: await _get(http, f"/api/v1/stock/{sku}") for sku in SKUS}
+        return {"orders": await _settled(http), "stock": stock}
+
+
+async def _orders(http: aiohttp.ClientSession, numbers: range, after_s: float) -> None:
+    """Orders of two skus each, every one posted twice at the same moment."""
+    await asyncio.sleep(after_s)
+    items = {n: [{"sku": SKUS[n % 3], "qty": 1}, {"sku": SKUS[(n + 1) % 3], "qty": 1}] for n in numbers}
+    await asyncio.gather(*(_post(http, "/api/v1/orders", {"items": items[n]}, f"o-{n}") for n in numbers for _ in range(2)))
+
+
+async def _post(http: aiohttp.ClientSession, path: str, body: dict[str, Any], key: str) -> int:
+    """Repeat with the same key until there is an answer: what a careful caller does."""
+    for _ in range(60):
+        try:
+            async with http.post(path, json=body, headers={"Idempotency-Key": key}) as answer:
+                if answer.status < 500:
+                    return answer.status
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"no answer to {path} with {key}")
+
+
+async def _get(http: aiohttp.ClientSession, path: str) -> Any:
+    for _ in range(60):
+        async with http.get(path) as answer:
+            if answer.status == 200:
+                return await answer.json()
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"no answer to {path}")
+
+
+async def _settled(http: aiohttp.ClientSession) -> list[dict[str, Any]]:
+    for _ in range(240):
+        listed = await _get(http, "/api/v1/orders?limit=500")
+        items: list[dict[str, Any]] = listed["items"]
+        if listed["complete"] and len(items) == ORDERS and not any(o["state"] in ("pending", "cancel_pending") for o in items):
+            return items
+        await asyncio.sleep(0.25)
+    raise AssertionError(f"orders without outcome: {[o for o in items if o['state'] in ('pending', 'cancel_pending')]} of {len(items)}")
+
+
+def _check_outcomes(outcomes: dict[str, Any]) -> None:
+    """Every sku's units are with a living order or free, none twice."""
+    sold = dict.fromkeys(SKUS, 0)
+    for order in outcomes["orders"]:
+        if order["state"] in ("confirmed", "processing"):
+            for line in order["lines"]:
+                sold[line["sku"]] += line["quantity"]
+    for sku, stock in outcomes["stock"].items():
+        assert stock["available"] == UNITS - sold[sku], (sku, stock, sold)
+        assert stock["available"] >= 0
+        assert stock["on_hand"] == UNITS
+    assert sum(sold.values()) > 0
+
+
+def _check_stories(bootstrap: str, records: Records, data: Path) -> None:
+    store = Store(data)
+    try:
+        for space in SPACES:
+            mine = records.of(space.name)
+            events = [mine.decode_event(value) for _, value in _read(bootstrap, mine.events) if value is not None]
+            ids = [meta.event_id for meta, _, _ in events]
+            assert len(ids) == len(set(ids)), f"{space.name}: an event is there twice"
+            by_events = fold(space, events)
+            assert by_events == _by_changelog(bootstrap, records, space), f"{space.name}: the changelog is not the fold of the events"
+            assert by_events == _by_store(records, space, store), f"{space.name}: RocksDB is not the fold of the events"
+    finally:
+        store.close()
+
+
+def _by_changelog(bootstrap: str, records: Records, space: KeySpace) -> Tables:
+    tables: Tables = {}
+    for spec in space.tables:
+        if spec.name in ("head", "answer"):
+            continue
+        rows: dict[str, Any] = {}
+        for key, value in _read(bootstrap, records.of(space.name).changelog(spec.name)):
+            if value is None:
+                rows.pop(key.decode(), None)
+            else:
+                rows[key.decode()] = records.of(space.name).row(spec.name).decode(value)
+        tables[spec.name] = rows
+    return tables
+
+
+def _by_store(records: Records, space: KeySpace, store: Store) -> Tables:
+    tables: Tables = {}
+    for table in bind_tables(space, records.of(space.name)):
+        if table.name in ("head", "answer"):
+            continue
+        tables[table.name] = {
+            raw[1:].decode(): table.decode(value)
+            for partition in range(records.catalog.partitions)
+            for raw, value in store.family(space.name, partition).scan(table.prefix)
+        }
+    return tables
+
+
+def _read(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes | None]]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "check",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    left = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, number, 0) for number in left])
+    while left:
+        for message in consumer.consume(1000, 1.0):
+            error = message.error()
+            if error is None:
+                yield message.key(), message.value()
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard(message.partition())
+            else:
+                raise AssertionError(error.str())
+    consumer.close()
