@@ -5,17 +5,14 @@ a commit makes outputs, changelog, meta and source offsets visible together, and
 `poll`, when nothing is in flight.
 """
 
-import os
 import queue
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from orderflow.streams.batch import Batch
 from orderflow.streams.faults import reach
@@ -23,9 +20,9 @@ from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
 from orderflow.tables.restore import Restored, Restorer, Wanted
-from orderflow.tables.rocks import Batch as Write
 from orderflow.tables.rocks import Position, Store
 from orderflow.tables.timers import deadlines, next_due
+from orderflow.tables.world import WORLD, World
 
 log = structlog.get_logger(__name__)
 
@@ -38,18 +35,18 @@ CAUGHT_UP_POLL_S = 0.1
 class Engine:
     """Consumer, transaction and partitions of one worker. Raises Fatal when the process has to end."""
 
-    def __init__(self, settings: EngineSettings, logs: Sequence[Log], store: Store) -> None:
-        self.settings, self.store = settings, store
+    def __init__(self, settings: EngineSettings, logs: Sequence[Log], store: Store, world: World = WORLD) -> None:
+        self.settings, self.store, self.world = settings, store, world
         self.logs = {source.topic: source for source in logs}
         self.partitions: dict[tuple[str, int], Partition] = {}
-        self.transaction = Transaction(settings.client, settings.transactional_id, settings.transaction_timeout_ms)
+        self.transaction = Transaction(settings.client, settings.transactional_id, settings.transaction_timeout_ms, world)
         self.counts: Counter[tuple[str, str]] = Counter()
         self.commits = self.rollbacks = self.records = 0
         self.commit_s = self.write_s = 0.0
         self.settled = threading.Event()
         self.settled.set()
         self.generation = 0
-        self.last_step = time.monotonic()
+        self.last_step = self.world.monotonic()
         self.on_assigned: Callable[[set[tuple[str, int]]], None] = lambda partitions: None
         self.on_revoked: Callable[[set[tuple[str, int]]], None] = lambda partitions: None
         self.on_commit: Callable[[int, float, float], None] = lambda records, commit_s, write_s: None
@@ -61,15 +58,16 @@ class Engine:
             done=self._restored.put,
             failed=self._restored.put,
             reached=reach,
+            world=world,
         )
-        self._consumer: Consumer | None = None
+        self._consumer: Any = None
         self._epoch = self._seen_epoch = 0
         self._open_records = 0
         self._began = 0.0
 
     # -- life cycle ---------------------------------------------------------------------------------------------------------------
     @property
-    def consumer(self) -> Consumer:
+    def consumer(self) -> Any:
         assert self._consumer is not None, "start() comes first"
         return self._consumer
 
@@ -100,7 +98,7 @@ class Engine:
         }
         if settings.static:
             config["group.instance.id"] = settings.instance
-        self._consumer = Consumer(config)
+        self._consumer = self.world.consumer(config)
         self._consumer.subscribe(list(self.logs), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
 
     def stop(self, done: Sequence[Work] = ()) -> None:
@@ -116,7 +114,7 @@ class Engine:
     # -- the loop -----------------------------------------------------------------------------------------------------------------
     def step(self, done: Sequence[Work]) -> list[Work]:
         """Take the results of the last step's work, commit when it is time, and hand out what the log has."""
-        self.last_step = time.monotonic()
+        self.last_step = self.world.monotonic()
         for work in done:
             self._take(work)
         if self._due():
@@ -165,12 +163,12 @@ class Engine:
     def _begin(self) -> None:
         if not self.transaction.open:
             self.transaction.begin()
-            self._began = time.monotonic()
+            self._began = self.world.monotonic()
 
     def _due(self) -> bool:
         if not self.transaction.open:
             return False
-        return self._open_records >= self.settings.commit_records or time.monotonic() - self._began >= self.settings.commit_interval_s
+        return self._open_records >= self.settings.commit_records or self.world.monotonic() - self._began >= self.settings.commit_interval_s
 
     def _poll(self) -> list[Any]:
         consumer, settings = self.consumer, self.settings
@@ -195,10 +193,10 @@ class Engine:
         wait = CAUGHT_UP_POLL_S
         if not self._restored.empty() or self.restoring:
             return 0.01
-        now = time.time()
+        now = self.world.now_us()
         for partition in self.partitions.values():
             if partition.caught_up and partition.next_due is not None:
-                wait = min(wait, max(partition.next_due / 1e6 - now, 0.005))
+                wait = min(wait, max((partition.next_due - now) / 1e6, 0.005))
         return wait
 
     def _group(self, records: Sequence[Any]) -> list[Work]:
@@ -248,7 +246,7 @@ class Engine:
         """Make the open transaction visible, then write RocksDB. Raises Aborted or Fatal."""
         if not self.transaction.open:
             return
-        began, records = time.monotonic(), self._open_records
+        began, records = self.world.monotonic(), self._open_records
         touched = [partition for partition in self.partitions.values() if partition.touched]
         for partition in touched:
             meta = MetaRow(partition.position, partition.turn_time, self.settings.transactional_id)
@@ -262,11 +260,11 @@ class Engine:
         try:
             self.transaction.commit(offsets, self.consumer.consumer_group_metadata())
             reach("after_commit_before_state")
-            committed = time.monotonic()
+            committed = self.world.monotonic()
             self._write(touched)
         finally:
             self.settled.set()
-        written = time.monotonic()
+        written = self.world.monotonic()
         self._open_records = 0
         self.records += records
         self.commits += 1
@@ -275,7 +273,7 @@ class Engine:
         self.on_commit(records, committed - began, written - committed)
 
     def _write(self, touched: Sequence[Partition]) -> None:
-        batch = Write()
+        batch = self.store.batch()
         for partition in touched:
             position = Position(partition.position, partition.turn_time, dict(partition.positions))
             partition.rows.write(batch, position)
@@ -298,7 +296,7 @@ class Engine:
     # -- timers -------------------------------------------------------------------------------------------------------------------
     def _send_timers(self) -> None:
         """Append TimerDue to the own command log for deadlines that have passed, once the backlog seen at assignment is consumed."""
-        clock, now = time.monotonic(), time.time_ns() // 1000
+        clock, now = self.world.monotonic(), self.world.now_us()
         left = TIMERS_PER_TRANSACTION
         for partition in self.partitions.values():
             source = partition.source
@@ -326,7 +324,7 @@ class Engine:
             partition.timers_sent = still_due
 
     # -- partitions ---------------------------------------------------------------------------------------------------------------
-    def _assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+    def _assign(self, consumer: Any, assigned: list[TopicPartition]) -> None:
         """Take the new partitions, paused, and ask for their restore; the kept ones go on."""
         self._epoch += 1
         self.generation += 1
@@ -335,9 +333,11 @@ class Engine:
         for tp in assigned:
             source = self.logs[tp.topic]
             family = self.store.family(source.space, tp.partition)
-            self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family)
+            self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family, self.generation)
             tp.offset = OFFSET_BEGINNING
-            wanted.append(Wanted(source.space, tp.partition, tp.topic, source.tables, source.meta_topic, self._meta_reader(source)))
+            wanted.append(
+                Wanted(source.space, tp.partition, self.generation, tp.topic, source.tables, source.meta_topic, self._meta_reader(source))
+            )
         consumer.incremental_assign(assigned)
         if assigned:
             consumer.pause(assigned)
@@ -364,7 +364,7 @@ class Engine:
                 raise Fatal(f"restore failed: {restored}") from restored
             source = next(source for source in self.logs.values() if source.space == restored.space)
             partition = self.partitions.get((source.topic, restored.partition))
-            if partition is None or partition.running:
+            if partition is None or partition.ticket != restored.ticket:
                 continue
             partition.family = partition.rows.family = self.store.family(restored.space, restored.partition)
             partition.start(restored.position)
@@ -392,18 +392,18 @@ class Engine:
 
     def _seek(self, partition: Partition) -> None:
         tp = TopicPartition(partition.source.topic, partition.number, partition.position or OFFSET_BEGINNING)
-        deadline = time.monotonic() + SEEK_DEADLINE_S
+        deadline = self.world.monotonic() + SEEK_DEADLINE_S
         while True:
             try:
                 self.consumer.seek(tp)
             except KafkaException as error:  # just assigned: not fetching yet
-                if time.monotonic() > deadline:
+                if self.world.monotonic() > deadline:
                     raise Fatal(f"seek of {tp.topic}[{tp.partition}]: {error.args[0].str()}") from error
-                time.sleep(0.02)
+                self.world.sleep(0.02)
             else:
                 return
 
-    def _revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+    def _revoke(self, consumer: Any, revoked: list[TopicPartition]) -> None:
         """Commit what is open, say that we no longer own them, let them go."""
         self._epoch += 1
         reach("during_rebalance")
@@ -415,28 +415,28 @@ class Engine:
                 self.transaction.send(topic, None, key)
         self._commit_or_roll_back()
         for partition in going:
-            self._restorer.cancel(partition.source.space, partition.number)
+            self._restorer.cancel(partition.source.space, partition.number, partition.ticket)
             del self.partitions[partition.source.topic, partition.number]
         consumer.incremental_unassign(revoked)
         log.info("partitions.revoked", partitions=[f"{tp.topic}[{tp.partition}]" for tp in revoked])
         self.on_revoked({(tp.topic, tp.partition) for tp in revoked})
 
-    def _lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+    def _lost(self, consumer: Any, lost: list[TopicPartition]) -> None:
         """Another worker may own them already: never write again."""
         log.error("partitions.lost", partitions=[f"{tp.topic}[{tp.partition}]" for tp in lost])
-        os._exit(13)
+        self.world.exit(13)
 
     def _fence_if_dead(self, transactional_id: str) -> None:
         """End the open transaction of a former owner that is no member of the group any more. A live one is stopped by its generation."""
         if transactional_id == self.settings.transactional_id:
             return
         instance = transactional_id.removeprefix(f"{self.settings.group}-")
-        admin = AdminClient(self.settings.client)
+        admin = self.world.admin(self.settings.client)
         described = admin.describe_consumer_groups([self.settings.group])[self.settings.group].result()
         if any(member.client_id == instance for member in described.members):
             return
         log.info("transaction.fencing", transactional_id=transactional_id)
-        fence(self.settings.client, transactional_id)
+        fence(self.settings.client, transactional_id, self.world)
 
 
 def _send_args(record: tuple[str, bytes, bytes]) -> tuple[str, bytes, bytes]:

@@ -42,6 +42,11 @@ class Lookup:
         """The present value of a key, or None."""
         return self._values.get(key)
 
+    @property
+    def ready(self) -> bool:
+        """Read to its end at least once, and not empty: without any channel every order would be refused."""
+        return self.current.is_set() and bool(self._values)
+
     def start(self, deadline_s: float) -> None:
         """Read the topic to its present end. Raises LookupUnavailable after `deadline_s`."""
         partitions = self._consumer.list_topics(self.topic, timeout=10).topics[self.topic].partitions
@@ -71,10 +76,14 @@ class Lookup:
                     log.warning("lookup.error", lookup=self.name, error=error.name())
                     time.sleep(0.1)
                 continue
-            key = (message.key() or b"").decode()
-            value = message.value()
-            if value is None:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = self._decode(value)
+            self._take((message.key() or b"").decode(), message.value())
         self._consumer.close()
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._values.pop(key, None)
+            return
+        try:
+            self._values[key] = self._decode(value)
+        except ValueError as error:  # a record that nobody can read leaves the value before it in force
+            log.error("lookup.undecodable", lookup=self.name, key=key, error=str(error))

@@ -59,8 +59,8 @@ class Log(Struct, frozen=True):
 class Partition:
     """One partition this worker owns, from its assignment to its revocation."""
 
-    def __init__(self, source: Log, number: int, family: Family) -> None:
-        self.source, self.number = source, number
+    def __init__(self, source: Log, number: int, family: Family, ticket: int) -> None:
+        self.source, self.number, self.ticket = source, number, ticket
         self.family = family
         self.rows = Rows(family, source.tables)
         self.running = self.caught_up = self.touched = False

@@ -5,7 +5,7 @@ A read that arrives while a commit is under way waits for it, so that whoever sa
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 from orderflow.schemas.partitioner import partition_of
 from orderflow.streams.domain.contract import Get, HeadRow
 from orderflow.streams.engine import Engine
+from orderflow.streams.lookups import Lookup
 from orderflow.streams.partitions import Partition
 from orderflow.streams.topology import KeySpace
 from orderflow.tables.rows import Table
@@ -35,8 +36,8 @@ class NotHere(Exception):
 class Reader:
     """Committed rows of the partitions this worker owns."""
 
-    def __init__(self, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> None:
-        self.engine, self.partitions = engine, partitions
+    def __init__(self, engine: Engine, spaces: Sequence[KeySpace], partitions: int, lookups: Mapping[str, Lookup]) -> None:
+        self.engine, self.partitions, self.lookups = engine, partitions, lookups
         self.spaces = {space.main: space for space in spaces}
         self.logs = {source.space: source for source in engine.logs.values()}
 
@@ -128,12 +129,14 @@ class Reader:
         behind = [f"{topic}[{number}]" for (topic, number), p in partitions if not (p.running and p.caught_up)]
         restoring = {f"{topic}[{number}]": progress for (topic, number), progress in engine.restoring.items()}
         stalled = time.monotonic() - engine.last_step > STALLED_S
-        ready = engine.generation > 0 and not behind and not stalled
+        missing = [name for name, lookup in self.lookups.items() if not lookup.ready]
+        ready = engine.generation > 0 and not behind and not stalled and not missing
         return (200 if ready else 503), {
             "ready": ready,
             "partitions": len(partitions),
             "behind": behind,
             "restoring": restoring,
+            "lookups_missing": missing,
             "stalled": stalled,
         }
 
@@ -144,9 +147,9 @@ def committed(partition: Partition, table: Table, key: str) -> Any:
     return None if value is None else table.decode(value)
 
 
-def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int) -> None:
+def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int, lookups: Mapping[str, Lookup]) -> None:
     """Serve committed rows, lists, health and metrics on the worker's web endpoint."""
-    reader = Reader(engine, spaces, partitions)
+    reader = Reader(engine, spaces, partitions, lookups)
     pages = _Pages(reader)
     _add(app, "/rows/{aggregate}/{key}", pages.row)
     _add(app, "/list/orders", pages.orders)

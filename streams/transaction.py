@@ -5,12 +5,13 @@ two outcomes only: *abortable* (the transaction is aborted, positions go back, w
 and the normal restore finds out from the log what was committed).
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from orderflow.tables.world import WORLD, World
 
 log = structlog.get_logger(__name__)
 
@@ -51,9 +52,9 @@ def outcome(call: str, error: KafkaError) -> str:
 class Transaction:
     """The one transactional producer of a worker. Only the kafka thread calls it."""
 
-    def __init__(self, config: Mapping[str, Any], transactional_id: str, timeout_ms: int) -> None:
-        self.transactional_id = transactional_id
-        self._producer = Producer(
+    def __init__(self, config: Mapping[str, Any], transactional_id: str, timeout_ms: int, world: World = WORLD) -> None:
+        self.transactional_id, self._world = transactional_id, world
+        self._producer = world.producer(
             {
                 "enable.idempotence": True,
                 "acks": "all",
@@ -153,7 +154,7 @@ class Transaction:
                 what = outcome(call, error)
                 log.warning("transaction.failed", call=call, error=error.name(), outcome=what)
                 if what == "retry" and attempt < RETRIES_MAX:
-                    time.sleep(RETRY_PAUSE_S)
+                    self._world.sleep(RETRY_PAUSE_S)
                     continue
                 if what == "abort":
                     raise Aborted(f"{call}: {error.str()}") from raised
@@ -162,7 +163,7 @@ class Transaction:
                 return
 
 
-def fence(config: Mapping[str, Any], transactional_id: str) -> None:
+def fence(config: Mapping[str, Any], transactional_id: str, world: World = WORLD) -> None:
     """End whatever a dead owner left open, so that readers need not wait for its timeout. Raises KafkaException."""
-    producer = Producer({**config, "transactional.id": transactional_id})
+    producer = world.producer({**config, "transactional.id": transactional_id})
     producer.init_transactions(COMMIT_TIMEOUT_S)

@@ -70,7 +70,7 @@ def build(settings: WorkerSettings, records: Records, store: Store, spaces: Sequ
 
     engine = Engine(engine_settings(settings, store), [command_log(space, records) for space in spaces], store)
     app = build_app(engine, process, group=settings.group, data=settings.data, host=settings.worker_host, port=settings.worker_port)
-    reading.add_pages(app, engine, spaces, settings.partitions)
+    reading.add_pages(app, engine, spaces, settings.partitions, lookups)
     app.lookups = lookups
     return app
 

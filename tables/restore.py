@@ -6,18 +6,17 @@ so an interrupted restore goes on where it was.
 """
 
 import queue
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 from msgspec import Struct
 
-from orderflow.tables.rocks import Batch, Family, Position, Store
+from orderflow.tables.rocks import Family, Position, Store
 from orderflow.tables.rows import Table
+from orderflow.tables.world import World
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +34,8 @@ class Wanted(Struct, frozen=True):
 
     space: str
     partition: int
+    ticket: int
+    """Which assignment asked; a result for an earlier one must not be used."""
     source_topic: str
     tables: tuple[Table, ...]
     meta_topic: str
@@ -47,6 +48,7 @@ class Restored(Struct, frozen=True):
 
     space: str
     partition: int
+    ticket: int
     position: Position
     backlog_end: int
     """The command topic's end when the restore began: a timer is sent only after all before it is consumed."""
@@ -66,25 +68,23 @@ class Restorer:
         done: Callable[[Restored], None],
         failed: Callable[[BaseException], None],
         reached: Callable[[str], None],
+        world: World,
     ) -> None:
-        self._store = store
+        self._store, self._world = store, world
         self._config = dict(config)
         self._fence, self._done, self._failed, self._reached = fence, done, failed, reached
         self._queue: queue.Queue[list[Wanted] | None] = queue.Queue()
-        self._canceled: set[tuple[str, int]] = set()
+        self._canceled: set[tuple[str, int, int]] = set()
         self.progress: dict[tuple[str, int], tuple[int, int]] = {}
         """(space, partition) -> (changelog records read, records there are), while it is being restored."""
-        self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
-        self._thread.start()
+        self._thread = world.thread("restore", self._run)
 
     def want(self, partitions: list[Wanted]) -> None:
-        for wanted in partitions:
-            self._canceled.discard((wanted.space, wanted.partition))
         self._queue.put(partitions)
 
-    def cancel(self, space: str, partition: int) -> None:
+    def cancel(self, space: str, partition: int, ticket: int) -> None:
         """The partition went to another worker; a restore under way is dropped."""
-        self._canceled.add((space, partition))
+        self._canceled.add((space, partition, ticket))
         self.progress.pop((space, partition), None)
 
     def stop(self) -> None:
@@ -92,18 +92,28 @@ class Restorer:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        while self.serve(block=True):
+            pass
+
+    def serve(self, *, block: bool) -> bool:
+        """Restore what is asked for next. False when told to stop, or when nothing waits and `block` is false."""
         try:
-            while (partitions := self._queue.get()) is not None:
+            partitions = self._queue.get(block)
+            if partitions is not None:
                 self._restore(partitions)
-        except BaseException as error:
+        except queue.Empty:
+            return False
+        except Exception as error:
             self._failed(error)
+            return False
+        return partitions is not None
 
     def _restore(self, partitions: list[Wanted]) -> None:
-        started = time.monotonic()
-        admin = AdminClient(self._config)
+        started = self._world.monotonic()
+        admin = self._world.admin(self._config)
         jobs = [_Job(wanted, self._store.family(wanted.space, wanted.partition)) for wanted in partitions]
         sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
-        ends = _end_offsets(admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
+        ends = _end_offsets(self._world, admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
         for job in jobs:
             if not job.plan(ends):
                 log.warning("restore.wiped", space=job.wanted.space, partition=job.wanted.partition, why="local state is ahead of the log")
@@ -115,14 +125,15 @@ class Restorer:
             self._read(jobs)
         for job in jobs:
             self.progress.pop(job.id, None)
-            if job.id not in self._canceled:
-                seconds = round(time.monotonic() - started, 3)
+            if job.ticket not in self._canceled:
+                seconds = round(self._world.monotonic() - started, 3)
                 backlog_end = ends[job.wanted.source_topic, job.wanted.partition]
-                self._done(Restored(job.wanted.space, job.wanted.partition, job.position(), backlog_end, job.records, seconds))
+                space, partition, ticket = job.ticket
+                self._done(Restored(space, partition, ticket, job.position(), backlog_end, job.records, seconds))
 
     def _read(self, jobs: list["_Job"]) -> None:
         by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}
-        consumer = Consumer(
+        consumer = self._world.consumer(
             {
                 **self._config,
                 "group.id": "orderflow-restore",
@@ -137,9 +148,9 @@ class Restorer:
             }
         )
         consumer.assign([TopicPartition(topic, job.wanted.partition, job.start(topic)) for job in jobs for topic in job.todo])
-        last_progress = time.monotonic()
+        last_progress = self._world.monotonic()
         try:
-            while any(job.todo for job in jobs if job.id not in self._canceled):
+            while any(job.todo for job in jobs if job.ticket not in self._canceled):
                 messages = consumer.consume(10_000, 0.05)
                 for message in messages:
                     job = by_topic[message.topic(), message.partition()]
@@ -155,10 +166,10 @@ class Restorer:
                     if len(job.pending) >= BATCH_ROWS or (job.pending and not job.todo):
                         job.write(self._store)
                 if messages:
-                    last_progress = time.monotonic()
-                elif time.monotonic() - last_progress > 0.3:
+                    last_progress = self._world.monotonic()
+                elif self._world.monotonic() - last_progress > 0.3:
                     self._fence_last_owners(jobs)
-                    if time.monotonic() - last_progress > STALLED_S:
+                    if self._world.monotonic() - last_progress > STALLED_S:
                         raise RestoreError(f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}")
         finally:
             consumer.close()
@@ -179,6 +190,7 @@ class _Job:
     def __init__(self, wanted: Wanted, family: Family) -> None:
         self.wanted, self.family = wanted, family
         self.id = (wanted.space, wanted.partition)
+        self.ticket = (wanted.space, wanted.partition, wanted.ticket)
         self.tables = {table.changelog: table for table in wanted.tables}
         self.ends: dict[str, int] = {}
         self.todo: set[str] = set()
@@ -222,7 +234,7 @@ class _Job:
 
     def write(self, store: Store) -> None:
         """Rows, their index entries and the positions, together. The source position counts only when all is read."""
-        batch, pending = Batch(), self.pending
+        batch, pending = store.batch(), self.pending
         indexed = [raw for raw, (table, _, _) in pending.items() if table.due is not None or table.indexes]
         before = dict(zip(indexed, self.family.multi_get(indexed), strict=True)) if indexed else {}
         for raw, (table, key, value) in pending.items():
@@ -245,14 +257,14 @@ class _Job:
         return Position(self._source, self._turn_time, self._positions)
 
 
-def _end_offsets(admin: AdminClient, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+def _end_offsets(world: World, admin: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
     """High watermarks, open transactions included; asked again while a new topic has no leader."""
-    deadline = time.monotonic() + ADMIN_DEADLINE_S
+    deadline = world.monotonic() + ADMIN_DEADLINE_S
     while True:
         try:
             futures = admin.list_offsets({tp: OffsetSpec.latest() for tp in partitions}, isolation_level=IsolationLevel.READ_UNCOMMITTED)
             return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
         except KafkaException as error:
-            if time.monotonic() > deadline:
+            if world.monotonic() > deadline:
                 raise RestoreError(f"the changelogs' ends are not to be had: {error.args[0].str()}") from error
-            time.sleep(0.1)
+            world.sleep(0.1)

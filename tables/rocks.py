@@ -127,6 +127,10 @@ class Store:
             self._db.drop_column_family(name)
         return self.family(space, partition)
 
+    def batch(self) -> Batch:
+        """An empty batch for `write`."""
+        return Batch()
+
     def write(self, batch: Batch) -> None:
         self._db.write(batch._batch, self._write_options)
 

@@ -170,7 +170,8 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
         never_committed = order.step == "commit" and any(row.outcome in ("expired", "released") for row in missing)
         untouched = all(row.status not in RANKS or RANKS[row.status] < RANKS[PICKING] for row in rows)
         if never_committed or untouched:
-            reason = Reason.RESERVATION_EXPIRED if never_committed else Reason.INSUFFICIENT_STOCK
+            expired = any(row.outcome == "expired" for row in missing)
+            reason = Reason.RESERVATION_EXPIRED if expired else Reason.INSUFFICIENT_STOCK
             return canceling(state, order, reason, SYSTEM)
         return ()  # the pick will tell what is really there
     events: list[Event] = []

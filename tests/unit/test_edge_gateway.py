@@ -43,7 +43,7 @@ class System:
         admin.apply(AdminClient({"bootstrap.servers": bootstrap}), self.catalog)
         self.records = Records(self.catalog, {subject.name: number for number, subject in enumerate(self.catalog.subjects(), 1)})
         self.heard: list[Message] = []
-        self.answer: Answer = lambda meta, key, command: []
+        self.answer: Answer | None = None
         self._producer = Producer(
             {"bootstrap.servers": bootstrap, "transactional.id": self.catalog.prefix, "partitioner": "murmur2_random", "linger.ms": 0}
         )
@@ -94,12 +94,13 @@ class System:
             if message is None or message.error():
                 continue
             self.heard.append(message)
+            if self.answer is None:
+                continue
             meta, key, command = space.decode_command(message.value() or b"")
             assert meta.reply_to is not None
+            topic, to = self.records.replies_topic, meta.reply_to
             replies = self.answer(meta, key, command)
-            if replies:
-                topic, to = self.records.replies_topic, meta.reply_to
-                self.write(*((topic, to.edge_id, self.records.encode_reply(reply), to.partition) for reply in replies))
+            self.write(*((topic, to.edge_id, self.records.encode_reply(reply), to.partition) for reply in replies))
         consumer.close()
 
 
@@ -256,8 +257,8 @@ async def test_missing_topics_stop_the_start_all_named(system: System) -> None:
 
 
 async def test_a_stop_lets_open_requests_finish(system: System, box: Servers, tmp_path: Path) -> None:
-    registry.apply(box.registry, system.catalog)
-    settings = system.settings(registry=box.registry, data=tmp_path, port=0, answer_wait_s=1.0)
+    registry.apply(box.registry_url, system.catalog)
+    settings = system.settings(registry=box.registry_url, data=tmp_path, port=0, answer_wait_s=1.0)
     stop = asyncio.Event()
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     edge = asyncio.create_task(serve(settings, stop=stop, started=address.set_result))

@@ -387,8 +387,8 @@ STEPS: dict[str, tuple[Any, dict[str, str]]] = {
     "reserved": (answer("reserved"), {"PENDING": "PROCESSING"}),
     "refused": (refused(), {"PENDING": "REJECTED"}),
     "committed": (answer("committed"), {}),
-    "released": (answer("released"), {"PENDING": "REJECTED", "PROCESSING": "CANCEL_PENDING", "CANCEL_PENDING": "CANCELED"}),
-    "expired": (answer("expired"), {"PENDING": "EXPIRED", "PROCESSING": "CANCEL_PENDING", "CANCEL_PENDING": "CANCELED"}),
+    "released": (answer("released"), {"PENDING": "REJECTED", "PROCESSING": "CANCELED", "CANCEL_PENDING": "CANCELED"}),
+    "expired": (answer("expired"), {"PENDING": "EXPIRED", "PROCESSING": "CANCELED", "CANCEL_PENDING": "CANCELED"}),
     "cancel": (CancelOrder(), {"PENDING": "CANCEL_PENDING", "PROCESSING": "CANCEL_PENDING"}),
     "deliver": (RecordDelivery("", "", NOW), {"SHIPPED": "DELIVERED"}),
 }
