@@ -131,9 +131,7 @@ class Engine:
         if self.partitions.get((partition.source.topic, partition.number)) is not partition:
             return
         self._begin()
-        send = self.transaction.send
-        for output in result.outputs:
-            send(output.topic, output.value, output.key, output.partition, output.headers)
+        self.transaction.send_all(result.outputs)
         self._send_changelog(partition)
         reach("after_produce")
         partition.position, partition.turn_time = work.next_offset, result.turn_time

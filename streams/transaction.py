@@ -112,6 +112,19 @@ class Transaction:
             else:
                 return
 
+    def send_all(self, outputs: Iterable[Any]) -> None:
+        """Produce many (topic, value, key, partition, headers) without reports: the hot path."""
+        produce = self._producer.produce
+        for output in outputs:
+            try:
+                if output.headers is None:
+                    produce(output.topic, output.value, output.key, output.partition)
+                else:
+                    produce(output.topic, output.value, output.key, output.partition, headers=output.headers)
+            except BufferError:
+                self.send(output.topic, output.value, output.key, output.partition, output.headers)
+            self.produced += 1
+
     def _reporter(self, position: Callable[[str, int, int], None]) -> Callable[[Any, Any], None]:
         def report(error: Any, message: Any) -> None:
             self._reports_due -= 1

@@ -109,19 +109,19 @@ def _currency(command: PlaceOrder, policy: ChannelPolicy) -> str:
 
 
 def _faults(command: PlaceOrder, policy: ChannelPolicy | None, turn: Turn) -> Iterator[Fault]:
-    """Everything that is wrong with it, in the order of the reasons. Stops where the rest makes no sense."""
+    """Everything that is wrong with it, in the order of the reasons."""
     yield from _faults_of_form(command, turn)
     yield from _faults_of_lines(command, turn.settings)
     if policy is None:
         yield Reason.UNKNOWN_CHANNEL, {"channel": command.channel}
-        return
     for line in command.lines:
         if line.location_id and line.location_id not in turn.settings.locations:
             yield Reason.UNKNOWN_LOCATION, {"line_id": line.line_id, "location_id": line.location_id}
-    yield from _faults_of_policy(command, policy)
-    yield from _faults_of_money(command, policy)
-    if policy.address_required and (command.ship_to is None or not command.ship_to.country):
-        yield Reason.ADDRESS_INCOMPLETE, {"field": "ship_to"}
+    if policy is not None:
+        yield from _faults_of_policy(command, policy)
+        yield from _faults_of_money(command, policy)
+        if policy.address_required and (command.ship_to is None or not command.ship_to.country):
+            yield Reason.ADDRESS_INCOMPLETE, {"field": "ship_to"}
 
 
 def _faults_of_form(command: PlaceOrder, turn: Turn) -> Iterator[Fault]:

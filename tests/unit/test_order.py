@@ -6,7 +6,7 @@ import pytest
 from domain_harness import NOW, SETTINGS, Log, seconds
 from msgspec.structs import replace
 
-from orderflow.streams.domain import orders
+from orderflow.streams.domain import money, orders
 from orderflow.streams.domain.channel import BOX, ChannelPolicy
 from orderflow.streams.domain.contract import Send, Settle, Shortage
 from orderflow.streams.domain.order_records import (
@@ -176,6 +176,7 @@ REFUSED_PLACES: list[tuple[Reason, PlaceOrder, ChannelPolicy | None]] = [
     (Reason.POLICY_UNSUPPORTED, place(), replace(BOX, qc=True)),
     (Reason.POLICY_UNSUPPORTED, place(), replace(BOX, stock_buffer=3)),
     (Reason.CURRENCY_UNSUPPORTED, place(PRICED), replace(BOX, currency="VND")),
+    (Reason.CURRENCY_UNSUPPORTED, place(currency="USD"), replace(BOX, currency="VND")),
     (Reason.CURRENCY_UNSUPPORTED, place(PRICED, item("2", unit_price=Money(5, "VND"))), BOX),
     (Reason.PRICE_MISSING, place(PRICED, item("2")), replace(BOX, price_required=True)),
     (Reason.PRICE_INVALID, place(item(unit_price=Money(-5, EUR))), BOX),
@@ -250,6 +251,7 @@ def test_totals_are_sums_of_the_lines() -> None:
     amounts = [each.amount_minor for each in (sums.items, sums.discount, sums.shipping, sums.tax, sums.total)]
     assert amounts == [3000, 500, 490, 568, 3558] and sums.total.currency == created.currency == EUR
     assert Log("orders", "o1").when(place(item(unit_price=Money(1, EUR)), item("2"))).events[0].totals is None
+    assert money.totals((), EUR) is None
 
 
 # -- confirming and rejecting ---------------------------------------------------------------------------------------------------------
@@ -490,7 +492,9 @@ def test_events_before_an_order_exists_change_nothing() -> None:
     assert log.rows == log.initial
     log = placed()
     before = log.rows
-    assert log.given(OrderCreated("ORD-1"), OrderStatusChanged("", OrderStatus.SHIPPED, OrderStatus.DELIVERED, "")).rows == before
+    event = OrderStatusChanged("", OrderStatus.SHIPPED, OrderStatus.DELIVERED, "")
+    assert log.given(OrderCreated("ORD-1"), event).rows == before
+    assert orders.react(orders.INITIAL, event, log.events[-1][1]) == ()
 
 
 def test_violations_name_what_is_wrong() -> None:

@@ -551,6 +551,8 @@ def test_an_event_that_does_not_fit_leaves_the_rows_as_they_are() -> None:
     log = stocked()
     before = log.rows
     assert log.given(ReservationCommitted(ID, HOLDER, 4, units(4))).rows == before
+    event, meta = ReservationReleased(ID, HOLDER, 4, units(4)), log.events[-1][1]
+    assert stock.react(stock.INITIAL, event, meta) == ()
     ended = in_state("RELEASED")
     before = ended.rows
     assert ended.given(ReservationExpired(ID, HOLDER, 4, units(4), DUE)).rows == before
