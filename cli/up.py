@@ -1,6 +1,7 @@
 """`orderflow up`: everything on one machine, until it is told to stop."""
 
 import asyncio
+import json
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from orderflow.cli.client import Edge
-from orderflow.cli.terminal import AsJson, Failure, columns, fields, progress, show
+from orderflow.cli.terminal import AsJson, Failure, columns, fields, progress
 
 LIMITED_SKU, LIMITED_UNITS = "LIMITED-SKU", 10
 TEST_SKU, TEST_UNITS, TEST_ORDER = "DEMO-SKU", 100, "test-order-123"
@@ -72,8 +73,8 @@ def up(
         try:
             if demo:
                 asyncio.run(seed(system.url))
-            show(_what_runs(system.state), as_json, _lines)
-            sys.stdout.flush()
+            runs = _what_runs(system.state)
+            print(json.dumps(runs) if as_json else "\n".join(_lines(runs)), flush=True)
             stop.wait()
         finally:
             print("stopping", file=sys.stderr)

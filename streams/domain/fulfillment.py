@@ -242,10 +242,10 @@ def order_moved(state: State, order: OrderRow, changed: Rows) -> tuple[OrderStat
     return ()
 
 
-def give_up_post(state: State, command: TimerDue, turn: Turn) -> tuple[FulfillmentStatusIgnored, ...]:
+def give_up_post(state: State, command: TimerDue) -> tuple[FulfillmentStatusIgnored, ...]:
     """What a waiting post waited for did not come. An outdated timer changes nothing."""
     row = state.fulfillment.get(command.entity_id)
-    if row is None or due(row) != (command.kind, command.due_at) or turn.at < command.due_at:
+    if row is None or due(row) != (command.kind, command.due_at):
         return ()
     late = {waiting.status: target for waiting, target in _open_posts(row) if waiting.at <= command.due_at}
     return tuple(
@@ -265,7 +265,7 @@ def due(row: FulfillmentRow) -> tuple[str, int] | None:
 
 
 # -- delivery -------------------------------------------------------------------------------------------------------------------------
-def deliver(state: State, command: RecordDelivery, turn: Turn) -> tuple[Event, ...]:
+def deliver(state: State, command: RecordDelivery) -> tuple[Event, ...]:
     """One fulfillment has reached its receiver, or all that are shipped; the order is delivered when none is on its way."""
     order = state.order
     if order is None or (command.fulfillment_id not in ("", state.key) and command.fulfillment_id not in state.fulfillment):

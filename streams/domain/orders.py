@@ -105,9 +105,9 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case PostFulfillmentStatus():
             return fulfillment.post(state, command, turn)
         case RecordDelivery():
-            return fulfillment.deliver(state, command, turn)
+            return fulfillment.deliver(state, command)
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
-            return fulfillment.give_up_post(state, command, turn)
+            return fulfillment.give_up_post(state, command)
         case TimerDue():
             return sourcing.timer_due(state, command, turn)
         case _:

@@ -197,7 +197,7 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
 def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
     """Give up waiting, or ask again. An outdated timer changes nothing."""
     order = state.order
-    if order is None or due(order) != (command.kind, command.due_at) or turn.at < command.due_at:
+    if order is None or due(order) != (command.kind, command.due_at):
         return ()
     if order.step == "later":
         return _asked_again(state, order, turn)

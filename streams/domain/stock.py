@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from orderflow.streams.domain import stock_fold, stock_movements
 from orderflow.streams.domain.cells import allocate, allowed
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
-from orderflow.streams.domain.ids import is_id, parse_reservation
+from orderflow.streams.domain.ids import is_id, parse_reservation, reservation_id
 from orderflow.streams.domain.order_records import RecordStockAnswer
 from orderflow.streams.domain.parts import Holder, units
 from orderflow.streams.domain.reasons import Reason
@@ -119,17 +119,20 @@ INDEXES: Mapping[str, Mapping[str, Callable[[ReservationRow], str | None]]] = {"
 
 def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
     """The sku's row, and the reservation a command names; a shrinking count also reads the reservations it may take from."""
-    if isinstance(command, ReceiveStock):
-        return (Get("stock", key),)
-    if isinstance(command, AdjustStock):
-        return stock_movements.reads_to_adjust(key, command)
-    reservation = command.entity_id if isinstance(command, TimerDue) else command.reservation_id
-    return (Get("stock", key), Get("reservation", reservation))
+    match command:
+        case ReceiveStock():
+            return (Get("stock", key),)
+        case AdjustStock():
+            return stock_movements.reads_to_adjust(key, command)
+        case TimerDue():
+            return (Get("stock", key), Get("reservation", command.entity_id))
+        case _:
+            return (Get("stock", key), Get("reservation", command.reservation_id))
 
 
 def recall(state: State, command: Command) -> tuple[Send, ...] | None:
     """A command whose effect the reservation's row already shows is answered by that row."""
-    if isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue):
+    if not state.reservation or isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue):
         return None
     row = state.reservation.get(command.reservation_id)
     if row is None:
@@ -150,7 +153,7 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case ReserveStock():
             return _reserve(state, command, turn)
         case CommitReservation():
-            return _commit(state, command, turn)
+            return _commit(state, command)
         case ReleaseReservation():
             return _release(state, command, turn)
         case ExtendReservation():
@@ -162,7 +165,7 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case AdjustStock():
             return stock_movements.adjust(state, command, turn)
         case TimerDue():
-            return _expire(state, command, turn)
+            return _expire(state, command)
         case _:
             assert_never(command)
 
@@ -190,7 +193,10 @@ def _reserve_reason(state: State, command: ReserveStock, turn: Turn) -> Reason |
     reason = untimely(turn, state.stock.version if state.stock else 0)
     if reason is not None:
         return reason
-    if parse_reservation(command.reservation_id) != (turn.key, command.holder.order_id, command.holder.attempt):
+    holder = command.holder
+    if not is_id(holder.order_id) or holder.attempt < 1:
+        return Reason.SCHEMA_INVALID
+    if command.reservation_id != reservation_id(turn.key, holder.order_id, holder.attempt):
         return Reason.SCHEMA_INVALID
     if not 1 <= command.quantity <= turn.settings.receipt_quantity_max:
         return Reason.QUANTITY_INVALID
@@ -216,7 +222,7 @@ def _closed(command: CommitReservation | ExtendReservation, row: ReservationRow)
     return None
 
 
-def _commit(state: State, command: CommitReservation, turn: Turn) -> tuple[Event, ...]:
+def _commit(state: State, command: CommitReservation) -> tuple[Event, ...]:
     """Due or not: only its timer ends a reservation, so one that is still active is committed."""
     row = state.reservation.get(command.reservation_id)
     if row is None:
@@ -261,10 +267,10 @@ def _extend(state: State, command: ExtendReservation, turn: Turn) -> tuple[Event
     return (ReservationExtended(row.reservation_id, row.holder, units(row.allocations), row.allocations, command.due_at),)
 
 
-def _expire(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
+def _expire(state: State, command: TimerDue) -> tuple[Event, ...]:
     """Only a timer that is due for what the row says now; a late, double or outdated one is nothing."""
     row = state.reservation.get(command.entity_id)
-    if row is None or due(row) != (command.kind, command.due_at) or turn.at < command.due_at:
+    if row is None or due(row) != (command.kind, command.due_at):
         return ()
     return (ReservationExpired(row.reservation_id, row.holder, units(row.allocations), row.allocations, row.due_at),)
 
@@ -290,7 +296,7 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
                 event.contended,
                 event.reason,
             )
-            return _told(event.holder, answer)
+            return _told(event.holder, answer) if is_id(event.holder.order_id) else ()
         case ReservationCommitted():
             return _answer(state, event, "committed", event.quantity)
         case ReservationReleased():
@@ -327,7 +333,7 @@ def _answer(
 
 
 def _told(holder: Holder, answer: RecordStockAnswer) -> tuple[Send, ...]:
-    return (Send("orders", holder.order_id, answer),) if is_id(holder.order_id) else ()
+    return (Send("orders", holder.order_id, answer),)
 
 
 def waits(state: State, command: Command, command_id: str) -> bool:
@@ -339,8 +345,7 @@ def violations(state: State) -> tuple[str, ...]:
     """What may never be true of a sku: a negative counter, units sold twice, a reservation that does not add up (I1, I2, I3)."""
     found = []
     for cell in state.stock.cells if state.stock else ():
-        counters = (cell.on_hand, cell.allocated, cell.reserved, cell.incoming, cell.damaged, cell.quality_control, cell.safety_stock)
-        if min(counters) < 0:
+        if min(cell.on_hand, cell.allocated, cell.reserved, cell.damaged, cell.quality_control, cell.safety_stock) < 0:
             found.append(f"a counter of {cell.location_id} is below zero: {cell}")
         if cell.available < 0:
             found.append(f"available at {cell.location_id} is {cell.available}")

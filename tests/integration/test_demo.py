@@ -22,7 +22,6 @@ from orderflow.connectors.box.process import started_at
 pytestmark = [pytest.mark.box, pytest.mark.slow]
 
 Json = dict[str, Any]
-START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
 
 
@@ -35,13 +34,9 @@ def running(box: Servers, data: Path, *options: str) -> Iterator[tuple["subproce
     process = subprocess.Popen([*command, *servers], stdout=subprocess.PIPE, env={**os.environ, **names}, text=True)
     try:
         assert process.stdout is not None
-        text = ""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not text.endswith("}\n") or "\n}\n" not in text:
-            line = process.stdout.readline()
-            assert line and time.monotonic() < deadline, f"up ended before it was ready: {text}"
-            text += line
-        yield process, json.loads(text)
+        line = process.stdout.readline()
+        assert line, "up ended before it was ready"
+        yield process, json.loads(line)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_TIMEOUT_S)

@@ -238,6 +238,16 @@ def test_a_grant_while_the_release_is_on_its_way_is_noted() -> None:
     assert outcome_after(None, RecordStockAnswer("A~o1~1", "A", "reserved", 5, KEPT)) is None
 
 
+def test_bug_12_a_reservation_is_remembered_until_its_owner_has_said_that_it_is_released() -> None:
+    log = placed(item("1", "A"), item("2", "B"))
+    log.when(refused("A"))
+    log.when(answer("reserved", "B"))
+    row = log.rows.stock_answer["o1~G1~B"]
+    assert (row.reservation_id, row.outcome, row.allocations) == ("B~o1~1", "releasing", (Qty("main", "", 1),))
+    log.when(answer("released", "B"))
+    assert log.rows.stock_answer["o1~G1~B"].outcome == "released"
+
+
 # -- losses after the grant -----------------------------------------------------------------------------------------------------------
 def test_a_loss_before_confirmation_is_a_shortage() -> None:
     log = placed(item("1", "A", 2), item("2", "B"))

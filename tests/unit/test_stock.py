@@ -111,6 +111,7 @@ def test_reserve_takes_the_last_unit_and_refuses_one_more() -> None:
         (stocked(), ReserveStock("other~o1~1", HOLDER, 1, DUE), Reason.SCHEMA_INVALID),
         (stocked(), ReserveStock(f"{SKU}~o1~2", HOLDER, 1, DUE), Reason.SCHEMA_INVALID),
         (stocked(), ReserveStock("gibberish", HOLDER, 1, DUE), Reason.SCHEMA_INVALID),
+        (stocked(), reserve(attempt=0), Reason.SCHEMA_INVALID),
     ],
 )
 def test_reserve_refuses_with_the_first_reason_and_answers_the_order(log: Log, command: ReserveStock, reason: Reason) -> None:
@@ -196,6 +197,28 @@ def test_units_come_from_preferred_locations_then_with_the_fewest_splits() -> No
     assert taken(17, "h") == {}
     assert taken(4, "i", preferred=("main",), allow_other=False) == {}, "others only if allowed"
     assert taken(8, "j", preferred=("main", "north", "main"), allow_other=False) == {"main": 3, "north": 5}
+
+
+@pytest.mark.parametrize("location_id", ["", "default", "nowhere"])
+def test_bug_2_and_43_an_unknown_or_empty_location_is_refused_at_every_command(location_id: str) -> None:
+    for command in (
+        reserve(1, "o2", preferred=(location_id,)),
+        reserve(1, "o2", preferred=("main", location_id)),
+        ReceiveStock(location_id, 1),
+        AdjustStock(location_id, delta=1, reason="count"),
+        ShipStock(ID, "o1~F1", units(1, location_id)),
+    ):
+        log = committed(4)
+        before = log.rows
+        assert log.when(command, command_id="step").refused.reason == Reason.UNKNOWN_LOCATION
+        assert log.rows == before
+
+
+@pytest.mark.parametrize("due_at", [0, -1, NOW - 1, NOW])
+def test_bug_8_a_reservation_without_a_due_time_ahead_is_refused(due_at: int) -> None:
+    log = stocked()
+    assert log.when(reserve(due_at=due_at)).refused.reason == Reason.DUE_TIME_MISSING
+    assert log.rows.reservation == {}
 
 
 # -- transitions of a reservation, all pairs ------------------------------------------------------------------------------------------
@@ -423,7 +446,7 @@ def test_an_adjustment_corrects_on_hand_with_a_reason() -> None:
     assert counters(log) == (12, 0, 0, 12)
 
 
-def test_a_count_below_what_is_promised_takes_unpaid_youngest_first_then_committed_youngest() -> None:
+def test_bug_60_a_count_below_what_is_promised_takes_unpaid_youngest_first_then_committed_youngest() -> None:
     log = stocked(12)
     for number, order_id in enumerate(("old", "young", "paid-old", "paid-young")):
         log.when(reserve(3, order_id), at=NOW + number)

@@ -68,8 +68,15 @@ commands: st.SearchStrategy[Any] = st.one_of(
 histories = st.lists(commands, max_size=40)
 
 
+def stocked() -> Log:
+    log = Log("stock", SKU)
+    for place, quantity in zip(LOCATIONS, (6, 4, 3), strict=True):
+        log.when(ReceiveStock(place, quantity), command_id=f"receipt {place}")
+    return log
+
+
 def run(history: list[Any], log: Log | None = None) -> Log:
-    log = log or Log("stock", SKU)
+    log = log or stocked()
     for number, command in enumerate(history):
         log.when(command, command_id=f"c{number}")
         due_now = [timer for timer in log.timers() if timer.due_at <= log.at]
@@ -103,7 +110,7 @@ def test_nothing_is_lost_made_or_sold_twice(history: list[Any]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(histories)
 def test_a_reservation_ends_exactly_once(history: list[Any]) -> None:
-    log = Log("stock", SKU)
+    log = stocked()
     ended: dict[str, Any] = {}
     for number, command in enumerate(history):
         log.when(command, command_id=f"c{number}")
@@ -196,15 +203,18 @@ def test_any_interleaving_of_orders_equals_a_serial_history(wishes: list[tuple[i
 
 
 @given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
     st.integers(1, 20),
     st.lists(locations, max_size=3, unique=True).map(tuple),
     st.booleans(),
 )
 def test_an_allocation_is_whole_from_allowed_cells_and_splits_least(
-    free: list[int], quantity: int, preferred: tuple[str, ...], allow_other: bool
+    shelves: list[tuple[int, int, int]], quantity: int, preferred: tuple[str, ...], allow_other: bool
 ) -> None:
-    cells = tuple(Cell(place, count) for place, count in zip(LOCATIONS, free, strict=False))
+    cells = tuple(
+        Cell(place, free + reserved + allocated, reserved=reserved, allocated=allocated)
+        for place, (free, reserved, allocated) in zip(LOCATIONS, shelves, strict=False)
+    )
     candidates = allowed(cells, preferred, allow_other)
     found = allocate(candidates, quantity, preferred)
     possible = sum(cell.available for cell in candidates) >= quantity

@@ -1,0 +1,281 @@
+"""A running system on topics of its own, and its logs as a test sees them.
+
+Beside HTTP the tests need three things: commands sent past the edge, every record of a topic with its place and time, and a worker that
+is ended for real and stays down until it is let go.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import aiohttp
+from confluent_kafka import Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from orderflow.cli import contracts
+from orderflow.cli.system import PROGRAM, System
+from orderflow.connectors.box.box import Servers
+from orderflow.schemas.catalog import INPUT_BYTES_MAX, Catalog
+from orderflow.streams.domain.contract import CommandMeta, EventMeta, ReplyTo
+from orderflow.streams.records import Records
+
+T = TypeVar("T")
+PATIENCE_S = 60.0
+"""How long anything may take before a test says that it never came: a bound for a broken system, not a measure of a sound one."""
+POLL_S = 0.05
+GATE = 'while [ -e "$0" ]; do sleep 0.05; done; exec "$@"'
+"""A worker's program for /bin/sh: wait while the gate is there, then be the worker, under the same pid."""
+
+
+class Raw(NamedTuple):
+    """A record to produce, right or wrong."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int = -1
+
+
+class Place(NamedTuple):
+    """Where a record is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Event(NamedTuple):
+    """A record of an events topic. `at_ms`: when the broker appended it."""
+
+    place: Place
+    at_ms: int
+    meta: EventMeta
+    key: str
+    value: Any
+
+    @property
+    def name(self) -> str:
+        return type(self.value).__name__
+
+
+class Command(NamedTuple):
+    """A record of a command topic. `at_ms`: when the broker appended it."""
+
+    place: Place
+    at_ms: int
+    meta: CommandMeta
+    key: str
+    value: Any
+
+    @property
+    def name(self) -> str:
+        return type(self.value).__name__
+
+
+class Answer(NamedTuple):
+    """An HTTP answer with the bytes of its body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found = json.loads(self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class Rig:
+    """A started system and the means to look behind its edge."""
+
+    def __init__(self, system: System, names: Catalog, records: Records, gate: Path) -> None:
+        self.system, self.names, self.records = system, names, records
+        self.bootstrap, self.registry = system.servers
+        self._gate = gate
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        self._producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "message.max.bytes": INPUT_BYTES_MAX,
+                "linger.ms": 20,
+                "log_level": 0,
+            }
+        )
+
+    # -- HTTP ---------------------------------------------------------------------------------------------------------------------
+    async def call(self, method: str, path: str, body: object = None, *, key: str = "") -> Answer:
+        """One request; bytes and text are sent as they are, anything else as JSON."""
+        data = body if isinstance(body, bytes | str | None) else json.dumps(body)
+        headers = {"Idempotency-Key": key} if key else {}
+        async with aiohttp.ClientSession(self.system.url) as http, http.request(method, path, data=data, headers=headers) as answer:
+            return Answer(answer.status, dict(answer.headers), await answer.read())
+
+    async def get(self, path: str) -> Answer:
+        return await self.call("GET", path)
+
+    async def post(self, path: str, body: object, *, key: str = "") -> Answer:
+        return await self.call("POST", path, body, key=key)
+
+    async def receive(self, sku: str, quantity: int) -> None:
+        """Put units of a sku on the shelf."""
+        answer = await self.post("/api/v1/stock/receipts", {"sku": sku, "qty": quantity})
+        assert answer.status in (201, 202), answer
+        await eventually(lambda: self.get(f"/api/v1/stock/{sku}"), lambda found: found.status == 200)
+
+    async def stock(self, sku: str) -> tuple[int, int, int, int]:
+        """(on_hand, available, reserved, allocated) of a sku."""
+        found = (await self.get(f"/api/v1/stock/{sku}")).json
+        return found["on_hand"], found["available"], found["reserved"], found["allocated"]
+
+    async def decided(self, order_id: str) -> dict[str, Any]:
+        """The order once nothing about its stock is open any more."""
+
+        def is_over(answer: Answer) -> bool:
+            return answer.status == 200 and answer.json["state"] not in ("pending", "cancel_pending")
+
+        return (await eventually(lambda: self.get(f"/api/v1/orders/{order_id}"), is_over)).json
+
+    # -- logs ---------------------------------------------------------------------------------------------------------------------
+    def command(
+        self, space: str, key: str, command: Any, *, command_id: str = "", tenant: str = "main", reply_to: ReplyTo | None = None
+    ) -> Raw:
+        """A command as it would stand in the log of its key."""
+        meta = CommandMeta(command_id or uuid.uuid4().hex, now(), tenant=tenant, actor="test", principal="test", reply_to=reply_to)
+        mine = self.records.of(space)
+        return Raw(mine.commands, key.encode(), mine.encode_command(meta, key, command))
+
+    def produce(self, raws: Iterable[Raw]) -> list[Place]:
+        """Append records, all at once where they fit one batch; where each of them is now."""
+        places: dict[int, Place] = {}
+
+        def reporter(number: int) -> Callable[[Any, Any], None]:
+            def report(error: Any, message: Any) -> None:
+                assert error is None, error
+                places[number] = Place(message.topic(), message.partition(), message.offset())
+
+            return report
+
+        for number, raw in enumerate(raws):
+            self._producer.produce(
+                raw.topic, raw.value, raw.key, raw.partition, headers=list(raw.headers) or None, on_delivery=reporter(number)
+            )
+        assert self._producer.flush(PATIENCE_S) == 0, "the log did not take everything"
+        return [places[number] for number in sorted(places)]
+
+    def read(self, topic: str) -> list[Message]:
+        """Every committed record of a topic."""
+        return list(contracts.read_topic(self.bootstrap, topic))
+
+    def events(self, space: str, key: str = "") -> list[Event]:
+        """The events of a key space, of one key or all, each partition in its order."""
+        mine = self.records.of(space)
+        found = [Event(_place(each), each.timestamp()[1], *mine.decode_event(each.value())) for each in self.read(mine.events)]
+        return [event for event in found if key in ("", event.key)]
+
+    def commands(self, space: str, key: str = "") -> list[Command]:
+        """The commands of a key space, of one key or all, each partition in its order."""
+        mine = self.records.of(space)
+        found = [Command(_place(each), each.timestamp()[1], *mine.decode_command(each.value())) for each in self.read(mine.commands)]
+        return [command for command in found if key in ("", command.key)]
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The end of every partition of every topic of this system, markers of transactions included."""
+        wanted = [TopicPartition(topic.name, number) for topic in self.names.topics() for number in range(topic.partitions)]
+        found = self._admin.list_offsets({partition: OffsetSpec.latest() for partition in wanted})
+        return {(partition.topic, partition.partition): future.result().offset for partition, future in found.items()}
+
+    def quiet_ends(self) -> dict[tuple[str, int], int]:
+        """The ends once nothing moves any more."""
+        before = self.ends()
+        while True:
+            time.sleep(0.3)
+            after = self.ends()
+            if after == before:
+                return after
+            before = after
+
+    # -- processes ----------------------------------------------------------------------------------------------------------------
+    @contextmanager
+    def worker_down(self, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
+        """The worker ends by this signal, and none runs until the block is left; then until it is ready again."""
+        self._gate.touch()
+        (worker,) = self.system.state.workers
+        os.kill(worker.pid, number)
+        until(lambda: not worker.alive, "the worker has ended")
+        try:
+            yield
+        finally:
+            self._gate.unlink()
+        until(self.is_ready, "the worker is ready")
+
+    def is_ready(self) -> bool:
+        """Has the worker consumed the backlog of all its partitions, and does the edge know it?"""
+        pages = [_page(f"{url}/health/ready") for url in (self.system.url, *(worker.url for worker in self.system.state.workers))]
+        return len(pages) > 1 and all(page is not None and not any(page.get("partitions_missing", {}).values()) for page in pages)
+
+
+@contextmanager
+def started(servers: Servers, directory: Path, word: str, **environment: str) -> Iterator[Rig]:
+    """A system with one worker on topics whose names begin with `word`. `environment`: further ORDERFLOW_ variables without the prefix."""
+    prefix = f"{word}-{uuid.uuid4().hex[:8]}"
+    gate = directory / "gate"
+    variables = {"PREFIX": prefix, "GROUP": prefix, **environment}
+    program = ("/bin/sh", "-c", GATE, str(gate), *PROGRAM, "worker")
+    named = {f"ORDERFLOW_{name}": value for name, value in variables.items()}
+    with System(directory / "system", servers=servers, environment=named, worker_program=program) as system:
+        names = Catalog(prefix)
+        records = contracts.load_records(servers.registry_url, names, directory / "schemas.json")
+        rig = Rig(system, names, records, gate)
+        until(rig.is_ready, "the system is ready")
+        yield rig
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def until(check: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    """The first value that is true."""
+    deadline = time.monotonic() + patience_s
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+async def eventually(look: Callable[[], Any], is_right: Callable[[Any], bool], patience_s: float = PATIENCE_S) -> Any:
+    """The first answer that is right."""
+    deadline = time.monotonic() + patience_s
+    while not is_right(found := await look()):
+        assert time.monotonic() < deadline, f"never came: the last answer was {found}"
+        await asyncio.sleep(POLL_S)
+    return found
+
+
+def _page(url: str) -> dict[str, Any] | None:
+    """The JSON of a page that answers 200."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except (OSError, ValueError):
+        return None
+
+
+def _place(message: Message) -> Place:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return Place(topic, partition, offset)
