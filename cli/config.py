@@ -64,7 +64,7 @@ def _problems(offline: bool) -> Iterator[str]:
         _, found = environment.read(model)
         yield from (f"{name}: {problem}" for problem in found)
     yield from environment.unknown()
-    settings, _ = environment.read(WorkerSettings)
+    settings = environment.place(WorkerSettings)
     if offline or settings is None:
         return
     catalog = Catalog(settings.prefix, settings.partitions)

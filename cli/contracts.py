@@ -137,8 +137,8 @@ def await_channels(bootstrap: str, records: "Records", policies: Mapping[str, "C
         time.sleep(POLL_S)
 
 
-def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
-    """Every record of a topic that is committed at this moment, by partition. Raises Failure 69 or 78."""
+def read_topic(bootstrap: str, topic: str, since_ms: int | None = None) -> Iterator[Any]:
+    """Every record of a topic that is committed at this moment, or those since a log-append time. Raises Failure 69 or 78."""
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
     connect(bootstrap)
@@ -159,7 +159,8 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
         if known.error is not None or not known.partitions:
             raise Failure(f"topic {topic} does not exist", then="run `orderflow topics apply`", code=MISCONFIGURED)
         left = set(known.partitions)
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
+        starts = [TopicPartition(topic, number, OFFSET_BEGINNING if since_ms is None else since_ms) for number in left]
+        consumer.assign(starts if since_ms is None else consumer.offsets_for_times(starts, timeout=BROKER_TIMEOUT_S))
         while left:
             message = consumer.poll(BROKER_TIMEOUT_S)
             if message is None:

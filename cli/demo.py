@@ -177,6 +177,7 @@ async def _all_proofs(url: str, data: Path, tell: Callable[[str], None]) -> list
         add(Proof(f"one order, POST to delivery: {path}, {len(story.events)} events without a gap", figures, judge_story(story)))
 
         facts = await race.run(edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=None, wait_s=WAIT_S)
+        await asyncio.to_thread(verify.read_log, facts, url, data)
         add(Proof(_result("", facts), facts.figures(), race.judge_race(facts)))
 
         facts = await race.run(
@@ -184,6 +185,7 @@ async def _all_proofs(url: str, data: Path, tell: Callable[[str], None]) -> list
         )
         if facts.killed is not None:
             facts.killed = await verify.started_again(data, facts.killed)
+            await asyncio.to_thread(verify.read_log, facts, url, data)
             add(Proof(_result(f"the worker killed with -9 (process {facts.killed.pid}): ", facts), facts.figures(), race.judge_race(facts)))
     return proofs
 

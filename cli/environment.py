@@ -28,6 +28,8 @@ OTHERS: Mapping[str, str] = {
     "ORDERFLOW_TEST_REGISTRY": "tests only: the registry they use",
 }
 """Variables that belong to no settings class."""
+PLACE = frozenset({"bootstrap", "registry", "prefix", "partitions", "data"})
+"""The settings that say where everything is."""
 ADVICE = "`orderflow config show` lists every variable with its meaning"
 
 
@@ -63,6 +65,20 @@ def read(model: "type[Model]", **options: Any) -> "tuple[Model | None, list[str]
     except ValidationError as error:
         return None, [_fault(each) for each in error.errors(include_url=False)]
     return settings, list(getattr(settings, "refusals")())  # noqa: B009 - every settings class has it
+
+
+def place(model: "type[Model]", **options: Any) -> "Model | None":
+    """The settings with defaults for those that are wrong: enough to look at the servers. None when it is not known where they are."""
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return model(**given)
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]) for each in error.errors(include_url=False)}
+    if wrong & PLACE:
+        return None
+    return model(**{**given, **{name: model.model_fields[name].default for name in wrong}})
 
 
 def load(model: "type[Model]", **options: Any) -> "Model":

@@ -25,6 +25,8 @@ SHORTAGE = "INSUFFICIENT_STOCK"
 POLL_S = 0.2
 REPEAT_S = 0.3
 KILL_WITHIN_S = 0.02
+CLOCKS_APART_MS = 60_000
+"""How far the broker's clock, which stamps the log, may be from ours."""
 LIST_MAX = 500
 
 Kill = Callable[[], Awaitable["Killed"]]
@@ -80,8 +82,12 @@ class RaceFacts(Struct):
     reservations_complete: bool = False
     kill_asked: bool = False
     killed: Killed | None = None
+    log_read: bool = False
+    """Were all events of the sku read from the log? Then `available_lowest` is the lowest of all moments, not of the looks taken."""
+    sequences: tuple[int, ...] = ()
     open_at_kill: int = 0
     """How many POSTs had no answer at that moment."""
+    began_ms: int = 0
     seconds: float = 0.0
 
     def figures(self) -> dict[str, Any]:
@@ -96,6 +102,7 @@ class RaceFacts(Struct):
             "open": self.orders - len(self.won) - len(self.lost),
             "available": self.available,
             "available_lowest": self.available_lowest,
+            "stock_events": len(self.sequences) if self.log_read else None,
             "on_hand": self.on_hand,
             "reserved": self.reserved,
             "allocated": self.allocated,
@@ -171,6 +178,8 @@ def _judge_stock(facts: RaceFacts) -> list[str]:
         found.append(f"{facts.available} units are available, must be {left}")
     if facts.available_lowest < 0:
         found.append(f"available was {facts.available_lowest} at some moment")
+    if facts.log_read and (not facts.sequences or facts.sequences != tuple(range(1, len(facts.sequences) + 1))):
+        found.append(f"the sequence of the sku's events has a gap: {_some(list(facts.sequences))}")
     if facts.on_hand != facts.stock:
         found.append(f"{facts.on_hand} units are on hand, must be {facts.stock}: nothing was shipped")
     if facts.reserved + facts.allocated != len(facts.won):
@@ -221,7 +230,9 @@ async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: b
     """
     began = time.monotonic()
     sku = f"RACE-{run_id}"
-    facts = RaceFacts(sku, orders, stock, 2 if duplicates else 1, kill_asked=kill is not None)
+    facts = RaceFacts(
+        sku, orders, stock, 2 if duplicates else 1, kill_asked=kill is not None, began_ms=time.time_ns() // 1_000_000 - CLOCKS_APART_MS
+    )
     deadline = began + wait_s
     received = await insist(
         edge, f"{STOCK}/receipts", {"sku": sku, "qty": stock, "reference": f"race-{run_id}"}, f"{run_id}-stock", deadline

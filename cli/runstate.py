@@ -35,6 +35,8 @@ class RunState(Struct, frozen=True):
     bootstrap: str
     registry: str
     data: str
+    prefix: str
+    partitions: int
     processes: tuple[Process, ...] = ()
 
     @property

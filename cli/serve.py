@@ -38,12 +38,12 @@ def serve(
     from orderflow.http.settings import EdgeSettings
     from orderflow.schemas.catalog import Catalog
 
-    settings, found = environment.read(
-        EdgeSettings, bootstrap=bootstrap, registry=registry, host=host, port=port, profile=profile, data=data
-    )
-    catalog = Catalog(settings.prefix, settings.partitions) if settings else Catalog()
-    cache_file = (settings.data if settings else Path()) / SCHEMA_CACHE
-    startcheck.insist(startcheck.all_problems(settings, found, catalog, cache_file))
+    options = {"bootstrap": bootstrap, "registry": registry, "host": host, "port": port, "profile": profile, "data": data}
+    settings, found = environment.read(EdgeSettings, **options)
+    place = environment.place(EdgeSettings, **options)
+    catalog = Catalog(place.prefix, place.partitions) if place else Catalog()
+    cache_file = (place.data if place else Path()) / SCHEMA_CACHE
+    startcheck.insist(startcheck.all_problems(place, found, catalog, cache_file))
     assert settings is not None, "a missing settings object has problems"
     logs.configure("json" if as_json else "")
     _run(settings)

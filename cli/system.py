@@ -78,6 +78,7 @@ class System:
         self._parts = ExitStack()
         self._children: dict[str, tuple[Child, str]] = {}
         self._servers: Servers | None = None
+        self._catalog = Catalog()
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -189,7 +190,7 @@ class System:
 
         given = {name: self._environment.get(environment.variable(name)) for name in ("prefix", "partitions")}
         settings = environment.load(WorkerSettings, **given)
-        catalog = Catalog(settings.prefix, settings.partitions)
+        catalog = self._catalog = Catalog(settings.prefix, settings.partitions)
         self._on_step("contracts: topics", 0, 0)
         contracts.apply_topics(self.servers.bootstrap, catalog)
         self._on_step("contracts: schemas", 0, 0)

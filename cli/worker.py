@@ -46,19 +46,20 @@ def worker(
     from orderflow.schemas.catalog import Catalog
     from orderflow.streams.settings import WorkerSettings
 
-    settings, found = environment.read(
-        WorkerSettings,
-        bootstrap=bootstrap,
-        registry=registry,
-        data=data,
-        instance=instance,
-        group=group,
-        worker_host=host,
-        worker_port=port,
-    )
-    catalog = Catalog(settings.prefix, settings.partitions) if settings else Catalog()
-    cache_file = (settings.data if settings else Path()) / SCHEMA_CACHE
-    startcheck.insist(startcheck.all_problems(settings, found, catalog, cache_file))
+    options = {
+        "bootstrap": bootstrap,
+        "registry": registry,
+        "data": data,
+        "instance": instance,
+        "group": group,
+        "worker_host": host,
+        "worker_port": port,
+    }
+    settings, found = environment.read(WorkerSettings, **options)
+    place = environment.place(WorkerSettings, **options)
+    catalog = Catalog(place.prefix, place.partitions) if place else Catalog()
+    cache_file = (place.data if place else Path()) / SCHEMA_CACHE
+    startcheck.insist(startcheck.all_problems(place, found, catalog, cache_file))
     assert settings is not None, "a missing settings object has problems"
     logs.configure("json" if as_json else settings.log_format)
     _run(settings, catalog, cache_file)

@@ -38,4 +38,4 @@ def _add_agent(app: App, source: Log, process: Process) -> None:
 def run_app(app: App) -> None:
     """Run until told to stop. Exits the process: 0 after a clean stop, 10 to 13 when a supervisor has to start it again."""
     app.finalize()
-    faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, console_port=0).execute_from_commandline()
+    faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False, console_port=0).execute_from_commandline()

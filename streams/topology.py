@@ -34,7 +34,8 @@ class TableSpec(Struct, frozen=True):
     number: int
     row: type
     due: Callable[[Any], tuple[str, int] | None] | None = None
-    indexes: Mapping[str, Callable[[Any], str | None]] = {}
+    indexes: Mapping[str, Callable[[str, Any], str | None]] = {}
+    """Name -> (row key, row) -> sort key."""
 
     @property
     def field(self) -> str:
@@ -67,11 +68,17 @@ class KeySpace(Struct, frozen=True):
 HEAD = TableSpec("head", 0, HeadRow)
 
 
-def _answer_age(row: AnswerRow) -> str | None:
+def _answer_age(key: str, row: AnswerRow) -> str | None:
     return None if row.outcome == "pending" else f"{row.at:020d}"
 
 
 ANSWER = TableSpec("answer", 1, AnswerRow, indexes={"age": _answer_age})
+
+
+def _open_reservations(key: str, row: ReservationRow) -> str | None:
+    """Within its tenant, in the order in which a shrinking count takes units."""
+    order = stock.INDEXES["reservation"]["open"](row)
+    return None if order is None else key[: key.find("/") + 1] + order
 
 
 def _order_version(state: Any, event: Any) -> int:
@@ -87,7 +94,7 @@ STOCK = KeySpace(
         HEAD,
         ANSWER,
         TableSpec("stock", 2, StockRow),
-        TableSpec("reservation", 3, ReservationRow, due=stock.DUE["reservation"], indexes=stock.INDEXES["reservation"]),
+        TableSpec("reservation", 3, ReservationRow, due=stock.DUE["reservation"], indexes={"open": _open_reservations}),
     ),
     main="stock",
     answered_by_rows=frozenset({"CommitReservation", "ReleaseReservation", "ExtendReservation", "TimerDue"}),

@@ -204,7 +204,11 @@ class CommandTurn:
                 ("ce_source", self.records.source),
                 *self.trace,
             ]
-            self.snapshots[topic, key] = Output(topic, key, encode(snapshot.record), self.partition, headers)
+            self.snapshots[topic, key] = Output(topic, key, encode(self._owned(snapshot.record)), self.partition, headers)
+
+    def _owned(self, record: Any) -> Any:
+        """A snapshot under its tenant's name; rules do not know tenants."""
+        return record if self.meta.tenant == "main" else structs.replace(record, tenant=self.meta.tenant)
 
     # -- answers ------------------------------------------------------------------------------------------------------------------
     def _answer_key(self, command_id: str) -> str:
@@ -297,7 +301,7 @@ class CommandTurn:
         topic, encode = self.records.status[self.space.main]
         for snapshot in self.rules.snapshots(self.rules.INITIAL, state, self.sequence, self.at):
             if snapshot.aggregate == self.space.main:
-                body: bytes = encode(snapshot.record)
+                body: bytes = encode(self._owned(snapshot.record))
                 return body
         return b""
 

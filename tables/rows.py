@@ -20,7 +20,8 @@ Produce = Callable[..., None]
 
 
 class Table(Struct, frozen=True):
-    """One kind of row. `number` is its place on disk and must never change; `due` gives (kind, microseconds); indexes give sort keys."""
+    """One kind of row. `number` is its place on disk and must never change; `due` gives (kind, microseconds); indexes give
+    sort keys from (row key, row)."""
 
     name: str
     number: int
@@ -28,7 +29,7 @@ class Table(Struct, frozen=True):
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
     due: Callable[[Any], tuple[str, int] | None] | None = None
-    indexes: Mapping[str, Callable[[Any], str | None]] = {}
+    indexes: Mapping[str, Callable[[str, Any], str | None]] = {}
 
     @property
     def prefix(self) -> bytes:
@@ -46,7 +47,7 @@ class Table(Struct, frozen=True):
         if due is not None:
             entries[due] = b""
         for name, sort_key in self.indexes.items():
-            value = sort_key(row)
+            value = sort_key(key, row)
             if value is not None:
                 entries[self.index_prefix(name) + value.encode() + b"\0" + key.encode()] = key.encode()
         return entries

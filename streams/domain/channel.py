@@ -56,6 +56,8 @@ class ChannelSet(Struct, frozen=True):
 
 
 class ChannelRow(Struct, frozen=True):
+    """A channel as the catalog remembers it."""
+
     version: int
     policy: ChannelPolicy
 
@@ -91,10 +93,12 @@ def channel_key(name: str) -> str:
 
 
 def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
+    """The channel itself."""
     return (Get("channel", key),)
 
 
 def recall(state: State, command: Command) -> tuple[Send, ...] | None:
+    """Setting what is set already is met in `decide`."""
     return None
 
 
@@ -133,6 +137,7 @@ def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tup
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:
+    """The policy is the last one set."""
     if isinstance(event, Refused):
         return state
     version = state.channel.version if state.channel else 0
@@ -140,18 +145,22 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
 
 
 def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, ...]:
+    """Nobody has to be asked: orders read the status topic."""
     return ()
 
 
 def waits(state: State, command: Command, command_id: str) -> bool:
+    """A policy is decided at once."""
     return False
 
 
 def violations(state: State) -> tuple[str, ...]:
+    """A policy that was accepted cannot be wrong."""
     return ()
 
 
 def view(key: str) -> tuple[Get | Range, ...]:
+    """The channel itself."""
     return (Get("channel", key),)
 
 

@@ -138,6 +138,8 @@ class Snapshot(Struct, frozen=True):
 
 
 class Shortage(Struct, frozen=True):
+    """What a sku could not give, in units."""
+
     sku: str
     requested: int
     available: int

@@ -20,7 +20,7 @@ from orderflow.streams.domain.fulfillment_steps import (
     status_named,
     steps_to,
 )
-from orderflow.streams.domain.ids import fulfillment_id, parse_reservation
+from orderflow.streams.domain.ids import fulfillment_id
 from orderflow.streams.domain.order_records import (
     AssignedLine,
     DeliveryConfirmed,
@@ -297,13 +297,11 @@ def asked_of_stock(state: State, event: FulfillmentStatusChanged) -> Iterator[Se
     row = state.fulfillment.get(event.fulfillment_id)
     if row is None or event.new_status is not SHIPPED:
         return
-    picked: dict[str, int] = {}
+    picked: dict[tuple[str, str], int] = {}
     for line in row.lines:
-        picked[line.reservation_id] = picked.get(line.reservation_id, 0) + line.shipped
-    for reservation, quantity in picked.items():
-        parsed = parse_reservation(reservation)
-        if parsed is not None:
-            yield Send("stock", parsed[0], ShipStock(reservation, row.fulfillment_id, (Qty(row.location_id, "", quantity),)))
+        picked[line.sku, line.reservation_id] = picked.get((line.sku, line.reservation_id), 0) + line.shipped
+    for (sku, reservation_id), quantity in picked.items():
+        yield Send("stock", sku, ShipStock(reservation_id, row.fulfillment_id, (Qty(row.location_id, "", quantity),)))
 
 
 def settled(state: State, event: FulfillmentStatusChanged | FulfillmentStatusIgnored, meta: EventMeta) -> Iterator[Settle]:

@@ -37,7 +37,8 @@ from orderflow.streams.domain.stock_answers import demand, live
 from orderflow.streams.domain.zones import is_zone
 
 LINE_KINDS = ("item", "shipping", "fee")
-ATTRIBUTES_MAX = 32
+ATTRIBUTES_MAX = 20
+"""As many as the edge takes."""
 Fault = tuple[Reason, dict[str, str]]
 
 

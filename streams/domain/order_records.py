@@ -76,6 +76,8 @@ class ShipTo(Struct, frozen=True):
 
 
 class LineQuantity(Struct, frozen=True):
+    """Units of one line."""
+
     line_id: str
     quantity: int
 
@@ -285,6 +287,8 @@ class DeliveryConfirmed(Struct, frozen=True):
 
 
 class OrderSnapshotLine(Struct, frozen=True):
+    """A line and its counters in units."""
+
     line_id: str
     sku: str
     quantity: int
@@ -299,6 +303,8 @@ class OrderSnapshotLine(Struct, frozen=True):
 
 
 class OrderSnapshotFulfillment(Struct, frozen=True):
+    """A fulfillment in one line; `status` in lower case."""
+
     fulfillment_id: str
     status: str
     location_id: str
@@ -328,6 +334,8 @@ class OrderSnapshot(Struct, frozen=True):
 
 
 class FulfillmentSnapshotLine(Struct, frozen=True):
+    """How far a line has come, in units."""
+
     line_id: str
     sku: str
     ordered: int

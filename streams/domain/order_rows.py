@@ -32,6 +32,8 @@ class OrderLine(Struct, frozen=True):
 
 
 class Hold(Struct, frozen=True):
+    """A reason why the order may not go on, since `at`."""
+
     hold: str
     reason: str
     at: int
@@ -92,6 +94,8 @@ class StockAnswerRow(Struct, frozen=True):
 
 
 class FulfillmentLine(Struct, frozen=True):
+    """Units of an order line at this location, and how far they have come."""
+
     line_id: str
     sku: str
     reservation_id: str

@@ -93,6 +93,7 @@ def recall(state: State, command: Command) -> tuple[Send, ...] | None:
 
 
 def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
+    """What happens, by the file the command belongs to."""
     match command:
         case PlaceOrder():
             return order.place(state, command, turn)
@@ -115,10 +116,12 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:
+    """The rows after the event."""
     return order_fold.evolve(state, event, meta)
 
 
 def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, ...]:
+    """What to ask of stock, and which waiting commands have their answer."""
     match event:
         case StockAsked():
             return tuple(sourcing.asked_of_stock(state, event))
@@ -187,6 +190,7 @@ def violations(state: State) -> tuple[str, ...]:
 
 
 def view(key: str) -> tuple[Get | Range, ...]:
+    """The order and all its fulfillments."""
     return (Get("order", key), _fulfillments(key))
 
 

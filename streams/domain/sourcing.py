@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from orderflow.streams.domain import fulfillment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
-from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
 from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
 from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, canceling
@@ -141,20 +140,20 @@ def _after_refusal(state: State, order: OrderRow, turn: Turn, failed: list[Stock
         if order.attempt == 1:
             first = reservation_id(next(iter(wanted)), state.key, 2)
             kept = live(state.stock_answer.values())
-            given_back = (StockAsked("release", 1, kept),) if kept else ()
-            return (*given_back, asked_to_reserve(turn, 2, (first,)))
+            release = (StockAsked("release", 1, kept),) if kept else ()
+            return (*release, asked_to_reserve(turn, 2, (first,)))
         if order.attempt - 2 < turn.settings.contended_waits_max:
             attempt = order.attempt + 1
             ids = tuple(reservation_id(row.sku, state.key, attempt) for row in failed)
             return (StockAsked("later", attempt, ids, turn.at + turn.settings.contended_wait_s * MICROS_PER_S),)
     kept = live(state.stock_answer.values())
-    given_back = (StockAsked("release", order.attempt, kept),) if kept else ()
+    release = (StockAsked("release", order.attempt, kept),) if kept else ()
     refused = [row for row in failed if row.outcome != "expired"]
     if not refused:
-        return (*given_back, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
+        return (*release, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
     named = [row.reason if row.outcome == "refused" else Reason.INSUFFICIENT_STOCK for row in refused]
     shortages = tuple(Shortage(row.sku, row.quantity, row.available_after) for row in refused)
-    return (*given_back, *_rejected(state, order, reasons.first(named), shortages))
+    return (*release, *_rejected(state, order, reasons.first(named), shortages))
 
 
 def _rejected(state: State, order: OrderRow, reason: str, shortages: tuple[Shortage, ...] = ()) -> tuple[OrderRejected, OrderStatusChanged]:
@@ -177,9 +176,8 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
     events: list[Event] = []
     changed = {}
     for row in rows:
-        if row.status is not FULFILLMENT_CANCELED:
-            changed[row.fulfillment_id], more = fulfillment.served(order, row, turn)
-            events += more
+        changed[row.fulfillment_id], more = fulfillment.served(order, row, turn)
+        events += more
     return (*events, *fulfillment.order_moved(state, order, changed))
 
 

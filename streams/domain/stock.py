@@ -132,7 +132,7 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
 
 def recall(state: State, command: Command) -> tuple[Send, ...] | None:
     """A command whose effect the reservation's row already shows is answered by that row."""
-    if not state.reservation or isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue):
+    if isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue):
         return None
     row = state.reservation.get(command.reservation_id)
     if row is None:
@@ -149,6 +149,7 @@ def recall(state: State, command: Command) -> tuple[Send, ...] | None:
 
 
 def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
+    """What happens to the sku."""
     match command:
         case ReserveStock():
             return _reserve(state, command, turn)
@@ -276,6 +277,7 @@ def _expire(state: State, command: TimerDue) -> tuple[Event, ...]:
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:
+    """The rows after the event."""
     return stock_fold.evolve(state, event, meta)
 
 
@@ -358,6 +360,7 @@ def violations(state: State) -> tuple[str, ...]:
 
 
 def view(key: str) -> tuple[Get | Range, ...]:
+    """The sku with all its cells."""
     return (Get("stock", key),)
 
 

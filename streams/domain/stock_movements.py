@@ -44,6 +44,7 @@ def taking_order(row: ReservationRow) -> str | None:
 
 
 def reads_to_adjust(key: str, command: AdjustStock) -> tuple[Get | Range, ...]:
+    """The sku; and when it shrinks, its open reservations in the order in which they lose units."""
     if command.delta >= 0:
         return (Get("stock", key),)
     return (Get("stock", key), Range("reservation", f"{key}~", TAKEN_FROM_MAX, "open"))

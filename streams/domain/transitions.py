@@ -21,6 +21,7 @@ class Transitions(Struct, frozen=True, dict=True):
 
     @cached_property
     def pairs(self) -> frozenset[tuple[str, str]]:
+        """Every (source, target) that is allowed."""
         return frozenset((step.source, step.target) for step in self.steps)
 
     def allows(self, source: str, target: str) -> bool:

@@ -215,6 +215,17 @@ def test_another_tenant_has_its_own_stock_under_the_same_code(flow: Flow) -> Non
     tables = flow.rows["stock"]
     assert tables.get("stock", "A").cells[0].on_hand == 5
     assert tables.get("stock", "acme/A").cells[0].on_hand == 2
+    assert flow.snapshots("stock")["acme/A"].tenant == "acme"
+
+
+def test_a_shrinking_count_takes_units_from_its_own_tenants_reservations(flow: Flow) -> None:
+    for tenant in ("main", "acme"):
+        flow.send("stock", "A", ReceiveStock("main", 3, reference="r"), f"in-{tenant}", tenant=tenant)
+        flow.send("stock", "A", reserve("A", "o1", 3), f"r-{tenant}", tenant=tenant, reply_to=None)
+    flow.send("stock", "A", AdjustStock("main", delta=-2, reason="damage"), "count", tenant="acme")
+    flow.run()
+    kept = {key: sum(q.quantity for q in flow.rows["stock"].get("reservation", key).allocations) for key in ("A~o1~1", "acme/A~o1~1")}
+    assert kept == {"A~o1~1": 3, "acme/A~o1~1": 1}
 
 
 def test_the_trace_of_a_request_is_on_everything_it_caused(flow: Flow) -> None:

@@ -174,21 +174,19 @@ class Rig:
         assert self._producer.flush(PATIENCE_S) == 0, "the log did not take everything"
         return [places[number] for number in sorted(places)]
 
-    def read(self, topic: str) -> list[Message]:
-        """Every committed record of a topic."""
-        return list(contracts.read_topic(self.bootstrap, topic))
+    def read(self, topic: str, key: str = "") -> list[Message]:
+        """Every committed record of a topic, of one key or all, each partition in its order."""
+        return [each for each in contracts.read_topic(self.bootstrap, topic) if key in ("", (each.key() or b"").decode(errors="replace"))]
 
     def events(self, space: str, key: str = "") -> list[Event]:
-        """The events of a key space, of one key or all, each partition in its order."""
+        """The events of a key space, of one key or all."""
         mine = self.records.of(space)
-        found = [Event(_place(each), each.timestamp()[1], *mine.decode_event(each.value())) for each in self.read(mine.events)]
-        return [event for event in found if key in ("", event.key)]
+        return [Event(_place(each), each.timestamp()[1], *mine.decode_event(each.value())) for each in self.read(mine.events, key)]
 
     def commands(self, space: str, key: str = "") -> list[Command]:
-        """The commands of a key space, of one key or all, each partition in its order."""
+        """The commands of a key space, of one key or all."""
         mine = self.records.of(space)
-        found = [Command(_place(each), each.timestamp()[1], *mine.decode_command(each.value())) for each in self.read(mine.commands)]
-        return [command for command in found if key in ("", command.key)]
+        return [Command(_place(each), each.timestamp()[1], *mine.decode_command(each.value())) for each in self.read(mine.commands, key)]
 
     def ends(self) -> dict[tuple[str, int], int]:
         """The end of every partition of every topic of this system, markers of transactions included."""

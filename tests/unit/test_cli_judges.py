@@ -30,6 +30,8 @@ def race() -> RaceFacts:
         reserved=0,
         allocated=10,
         reservations_complete=True,
+        log_read=True,
+        sequences=tuple(range(1, 62)),
     )
 
 
@@ -62,12 +64,16 @@ def _two_orders_from_one_key(facts: RaceFacts) -> None:
     facts.posts[50] = Post(0, 201, "", "o5")
 
 
-RACES: dict[str, tuple[Callable[[RaceFacts], None], str]] = {
+def _killed_for_good(facts: RaceFacts) -> None:
+    facts.kill_asked, facts.killed = True, Killed(7, "worker-1", False)
+
+
+RACES: dict[str, tuple[Callable[[RaceFacts], object], str]] = {
     "eleven confirmed": (_oversold, "11 orders were confirmed, must be 10"),
     "below zero at the end": (_oversold, "-1 units are available, must be 0"),
     "below zero for a moment": (lambda f: setattr(f, "available_lowest", -1), "available was -1 at some moment"),
     "no outcome": (lambda f: f.states.update(o0="pending"), "1 orders have no outcome: o0"),
-    "order lost": (lambda f: f.states.pop("o0") and None, "50 buyers, but 49 orders"),
+    "order lost": (lambda f: f.states.pop("o0"), "50 buyers, but 49 orders"),
     "wrong reason": (lambda f: f.reasons.update(o1="UNKNOWN_SKU"), "rejected for another reason than INSUFFICIENT_STOCK: o1"),
     "a buyer was told 500": (lambda f: f.posts.__setitem__(3, Post(3, 500, "INTERNAL", "o3")), "buyer 3 was told 500 INTERNAL"),
     "a buyer was told 409 of another kind": (
@@ -80,9 +86,11 @@ RACES: dict[str, tuple[Callable[[RaceFacts], None], str]] = {
     ),
     "loser was told yes": (lambda f: f.posts.__setitem__(1, Post(1, 201, "", "o1")), "buyer 1 was told 201, but the order is rejected"),
     "an answer without an order": (lambda f: f.posts.__setitem__(1, Post(1, 202, "", "")), "buyer 1 was told 202 without the order's id"),
-    "an answer is missing": (lambda f: f.posts.pop() and None, "50 POSTs, but 49 answers"),
+    "an answer is missing": (lambda f: f.posts.pop(), "50 POSTs, but 49 answers"),
     "the same key told both": (_told_both, "buyer 0 was told 409 INSUFFICIENT_STOCK, but the order is processing"),
     "two orders from one key": (_two_orders_from_one_key, "1 buyers have more than one order from one key: 0"),
+    "a gap in the log": (lambda f: setattr(f, "sequences", (1, 2, 4)), "the sequence of the sku's events has a gap"),
+    "an empty log": (lambda f: setattr(f, "sequences", ()), "the sequence of the sku's events has a gap"),
     "goods vanished": (lambda f: setattr(f, "on_hand", 9), "9 units are on hand, must be 10"),
     "kept for nobody": (lambda f: setattr(f, "reserved", 1), "stock keeps 1 + 10 units for 10 confirmed orders"),
     "orphan of a rejected order": (
@@ -95,7 +103,7 @@ RACES: dict[str, tuple[Callable[[RaceFacts], None], str]] = {
     "list incomplete": (lambda f: setattr(f, "list_complete", False), "a list is incomplete"),
     "kill asked, not done": (lambda f: setattr(f, "kill_asked", True), "the worker was not killed"),
     "killed for good": (
-        lambda f: (setattr(f, "kill_asked", True), setattr(f, "killed", Killed(7, "worker-1", False)))[0],
+        _killed_for_good,
         "nobody started the worker again after kill -9 of process 7",
     ),
 }
@@ -135,16 +143,20 @@ def test_a_right_ordering_passes() -> None:
     assert ordering().figures()["ended"] == {"one after another": {"shipped": 24}, "at once": {"shipped": 24}}
 
 
-ORDERINGS: dict[str, tuple[Callable[[Course], None], str]] = {
+def _refused(course: Course) -> None:
+    course.answers[1], course.codes[1] = 409, "PREDECESSOR_MISSING"
+
+
+ORDERINGS: dict[str, tuple[Callable[[Course], object], str]] = {
     "ended by the last arrival": (lambda c: setattr(c, "status", "picking"), "ended picking, must be shipped"),
     "order never seen": (lambda c: setattr(c, "status", ""), "ended unknown, must be shipped"),
     "fulfillment behind": (lambda c: setattr(c, "fulfillments", ["packed"]), "its fulfillments are ['packed']"),
     "two fulfillments": (lambda c: setattr(c, "fulfillments", ["shipped", "shipped"]), "must be one that is shipped"),
     "a post was refused": (
-        lambda c: (c.answers.__setitem__(1, 409), c.codes.__setitem__(1, "PREDECESSOR_MISSING"))[0],
+        _refused,
         "refused: 409 PREDECESSOR_MISSING",
     ),
-    "a post was not answered": (lambda c: (c.answers.pop(), c.codes.pop()) and None, "3 posts were answered"),
+    "a post was not answered": (lambda c: (c.answers.pop(), c.codes.pop()), "3 posts were answered"),
     "a gap": (lambda c: c.sequences.remove(3), "the sequence of its events has a gap"),
     "doubled": (lambda c: c.sequences.insert(3, 3), "the sequence of its events has a gap"),
     "no events": (lambda c: c.sequences.clear(), "the sequence of its events has a gap"),

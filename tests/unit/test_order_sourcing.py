@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from domain_harness import NOW, SETTINGS, Log, Outcome, seconds
+from domain_orders import answer, confirmed, in_status, item, placed, refused
 from msgspec.structs import replace
-from test_order import answer, confirmed, in_status, item, placed, refused
 
 from orderflow.streams.domain import orders
 from orderflow.streams.domain.contract import Send, Settle, TimerDue

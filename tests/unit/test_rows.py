@@ -25,7 +25,7 @@ NOTES = Table(
     msgspec.json.encode,
     msgspec.json.Decoder(Note).decode,
     due=lambda row: None if row.due_at is None else ("due", row.due_at),
-    indexes={"rank": lambda row: row.rank},
+    indexes={"rank": lambda key, row: row.rank},
 )
 
 
