@@ -113,7 +113,7 @@ def demo(
     data: Annotated[Path | None, typer.Option("--data", help="Keep everything here; a temporary directory without.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start everything on free ports, prove what it promises, stop everything.
+    """Start everything, prove what it promises, stop everything.
 
     One order goes from POST to shipped and delivered. 50 buyers want 10 units at once. Then 50 more, and the worker is killed with -9
     in the middle. Every line that is printed was checked.

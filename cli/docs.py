@@ -20,7 +20,9 @@ def docs(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when a page is not as the code says.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write docs/reference from the catalogue, the routes, the rules' transitions, the settings and the commands.
+    """Write the reference pages from the code.
+
+    docs/reference: topics, records, routes, transitions, settings and commands.
 
     \b
     Example:

@@ -103,7 +103,7 @@ def list_orders(
 
 @app.command()
 def timeline(order_id: OrderId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show everything that happened to an order, in order, refusals included.
+    """Show all that happened to an order, refusals included.
 
     \b
     Example:

@@ -108,7 +108,8 @@ class System:
             started = started_at(pid) if pid is not None else None
             if pid is not None and started is not None:
                 processes.append(runstate.Process(name, pid, started, url))
-        return runstate.RunState(os.getpid(), self.url, self.servers.bootstrap, self.servers.registry_url, str(self.data), tuple(processes))
+        kafka, registry, names = self.servers.bootstrap, self.servers.registry_url, self._catalog
+        return runstate.RunState(os.getpid(), self.url, kafka, registry, str(self.data), names.prefix, names.partitions, tuple(processes))
 
     def start(self) -> None:
         """Start everything and return when requests are answered.

@@ -14,7 +14,9 @@ def topology(
     reason: Annotated[str, typer.Option("--reason", help="Show where the rules refuse for this reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the dataflow: per key space its commands and the rule that decides each, events, follow-ups, tables, timers, topics.
+    """Show the dataflow, and where each rule is.
+
+    Per key space: its commands with the function that decides each, events, follow-ups, tables, deadlines, topics.
 
     \b
     Example:
@@ -52,3 +54,5 @@ def _lines(spaces: list[dict[str, Any]]) -> Iterator[str]:
         yield from (f"  reads {name}" for name in space["lookups"])
         rows = ((f"    {each['name']}", each["key"], each["timer"], ", ".join(each["indexes"])) for each in space["tables"])
         yield from columns(("  tables", "keyed by", "deadline", "indexes"), rows)
+    yield ""
+    yield "Where is an order refused? `orderflow topology --reason INSUFFICIENT_STOCK` names the lines."

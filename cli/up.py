@@ -36,9 +36,9 @@ def up(
     workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="How many worker processes share the work.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, registry, topics, schemas, workers and the edge on this machine; Ctrl-C stops all of it.
+    """Start a whole system on this machine; Ctrl-C stops it.
 
-    A worker that ends is started again. With --json one line of JSON says what runs, once it is ready.
+    Kafka and registry (or your own), topics, schemas, the channel `box`, workers and the edge. What ends by itself is started again. With --json one line of JSON says what runs, once it is ready.
 
     \b
     Example:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 RESTART_WAIT_S = 60.0
 RESTART_POLL_S = 0.2
 
-app = group("Prove what the system promises; exit code 1 when it does not keep it.")
+app = group("Prove what the system promises, or exit with 1.")
 
 GivenUrl = Annotated[
     str,

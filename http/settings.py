@@ -20,7 +20,9 @@ class EdgeSettings(BaseSettings):
     profile: Literal["demo", "prod"] = "prod"
     """`demo` needs no token and takes ids chosen by the caller; `prod` denies by default."""
     host: str = "127.0.0.1"
+    """Address the edge listens on."""
     port: int = Field(8080, ge=0, le=65535)
+    """Port the edge listens on; 0 takes any free one."""
     expose: bool = False
     """Bind the demo profile beyond this machine: everybody who reaches the port can then do everything."""
     bootstrap: str = "127.0.0.1:9092"
@@ -39,26 +41,43 @@ class EdgeSettings(BaseSettings):
     produce_timeout_s: float = Field(5.0, gt=0, le=30)
     """How long the log may take to acknowledge a command before the caller gets 503."""
     start_timeout_s: float = Field(15.0, gt=0, le=120)
+    """How long the broker may take to answer when the edge starts."""
     drain_timeout_s: float = Field(30.0, gt=0, le=120)
     """After SIGTERM open requests may finish within this time (slot D56)."""
     in_flight_max: int = Field(10_000, ge=1)
+    """At most this many commands wait for their outcome; beyond it the answer is 503."""
     read_timeout_s: float = Field(2.0, gt=0, le=30)
+    """How long one worker may take to answer a read."""
     read_attempts_max: int = Field(3, ge=1, le=10)
+    """How often a read is tried, with fresh owners each time."""
     retry_after_s: int = Field(1, ge=1)
+    """Value of Retry-After with 503."""
 
     body_bytes_max: int = Field(1 << 20, ge=1024)
+    """Largest request body; larger is 413."""
     body_timeout_s: float = Field(10.0, gt=0, le=60)
+    """How long a caller may take to send a body."""
     url_bytes_max: int = Field(8 << 10, ge=256, le=32 << 10)
+    """Longest URL; longer is 414."""
     header_bytes_max: int = Field(16 << 10, ge=1024, le=32 << 10)
+    """Largest header section; larger is 431."""
     list_max: int = Field(500, ge=1, le=500)
+    """Most items of one list answer."""
     list_default: int = Field(100, ge=1, le=500)
+    """Items of a list answer when the caller names no limit."""
     timeline_records_max: int = Field(500_000, ge=1)
+    """A timeline gives up after reading this many records of the partition."""
     timeline_timeout_s: float = Field(10.0, gt=0, le=60)
+    """A timeline gives up after this long."""
 
     lines_max: int = Field(_RULES.lines_max, ge=1)
+    """Most lines of an order."""
     quantity_per_line_max: int = Field(_RULES.quantity_per_line_max, ge=1)
+    """Most units on one line."""
     quantity_per_sku_max: int = Field(_RULES.quantity_per_sku_max, ge=1)
+    """Most units of one SKU in an order."""
     receipt_quantity_max: int = Field(_RULES.receipt_quantity_max, ge=1)
+    """Most units of one receipt."""
     default_location: str = _RULES.locations[0]
     """Where stock is received and adjusted when a demo request names no location."""
 

@@ -30,6 +30,7 @@ class WorkerSettings(BaseSettings):
     data: Path = Path(".orderflow")
     """The worker's data directory: RocksDB, identity, cached schema ids."""
     worker_host: str = "127.0.0.1"
+    """Address its web endpoint listens on: rows, health, metrics."""
     worker_port: int = Field(6066, ge=1, le=65535)
     """Where edges read this worker's rows."""
     worker_address: str = ""
@@ -37,15 +38,21 @@ class WorkerSettings(BaseSettings):
     membership: str = Field("static", pattern="^(static|dynamic)$")
     """static: a restart in place keeps its partitions; dynamic: for workers that come and go."""
     session_timeout_s: float = Field(10.0, ge=1, le=300)
+    """How long the group waits for a silent worker before its partitions move; also the transaction timeout."""
     commit_interval_s: float = Field(0.1, gt=0, le=5)
+    """A transaction is committed after this long at the latest."""
     commit_records: int = Field(10_000, ge=1)
+    """A transaction is committed after this many records at the latest."""
     commit_idle_s: float = Field(0.005, ge=0.001, le=1)
+    """A transaction is committed when the log has had nothing new for this long."""
     batch_records: int = Field(2_000, ge=1, le=100_000)
+    """At most this many records are decided between two polls."""
     locations: str = "main"
     """Known stock locations, separated by commas, until their key space exists."""
     give_up_s: int = Field(120, ge=5)
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     log_format: str = Field("console", pattern="^(console|json)$")
+    """How log lines are written: for people or as JSON."""
 
     @property
     def address(self) -> str:

@@ -11,7 +11,7 @@ import signal
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -85,7 +85,7 @@ class Answer(NamedTuple):
     """An HTTP answer with the bytes of its body."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -120,7 +120,7 @@ class Rig:
         data = body if isinstance(body, bytes | str | None) else json.dumps(body)
         headers = {"Idempotency-Key": key} if key else {}
         async with aiohttp.ClientSession(self.system.url) as http, http.request(method, path, data=data, headers=headers) as answer:
-            return Answer(answer.status, dict(answer.headers), await answer.read())
+            return Answer(answer.status, answer.headers, await answer.read())
 
     async def get(self, path: str) -> Answer:
         return await self.call("GET", path)
@@ -138,6 +138,10 @@ class Rig:
         """(on_hand, available, reserved, allocated) of a sku."""
         found = (await self.get(f"/api/v1/stock/{sku}")).json
         return found["on_hand"], found["available"], found["reserved"], found["allocated"]
+
+    async def stock_becomes(self, sku: str, on_hand: int, available: int, reserved: int, allocated: int) -> None:
+        """Wait for these figures: an order is confirmed one step before its units are committed, rejected one before others come back."""
+        await eventually(lambda: self.stock(sku), lambda found: found == (on_hand, available, reserved, allocated))
 
     async def decided(self, order_id: str) -> dict[str, Any]:
         """The order once nothing about its stock is open any more."""

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from integration_harness import PATIENCE_S, Place, Raw, Rig, eventually, started, until
+from msgspec import structs
 
 from orderflow.connectors.box.box import Servers
 from orderflow.schemas.catalog import INPUT_BYTES_MAX
@@ -111,8 +113,6 @@ async def test_an_empty_id_is_set_aside_and_swallows_no_other(rig: Rig, nothing:
     if nothing == "the key":
         wrong = Raw(mine.commands, b"", mine.encode_command(meta, "", command), partition=partition)
     else:
-        from msgspec import structs
-
         wrong = sound._replace(value=mine.encode_command(structs.replace(meta, command_id=""), sku, command))
 
     origins = rig.produce([wrong, receipt(rig, sku, BEFORE), wrong, receipt(rig, sku, AFTER)])
@@ -155,27 +155,6 @@ def _command_id(rig: Rig, raw: Raw) -> str:
     return meta.command_id
 
 
-LARGE = {
-    "its headers": lambda rig, sku: receipt(rig, sku, 1)._replace(headers=(("traceparent", b"x" * (INPUT_BYTES_MAX - 600)),)),
-    "its key": lambda rig, sku: rig.command("stock", sku + "k" * 330_000, AdjustStock("main", delta=1, reason="count")),
-    "its id": lambda rig, sku: receipt(rig, sku, 1, command_id="i" * 990_000),
-    "a name in it": lambda rig, sku: rig.command("stock", sku, ReleaseReservation(f"{sku}~{'o' * 990_000}~1")),
-}
-
-
-@pytest.mark.parametrize("what", LARGE)
-async def test_the_log_takes_it_but_not_what_comes_of_it(rig: Rig, what: str) -> None:
-    """One record of these may not stop its partition: it is set aside, and the next one is processed."""
-    sku = f"SKU-{uuid.uuid4().hex[:8]}"
-    wrong = LARGE[what](rig, sku)
-    origin, _ = rig.produce([wrong, receipt(rig, wrong.key.decode() if what != "its key" else sku, AFTER)])
-
-    letter = letter_of(rig, "stock", origin)
-    assert (letter.key, letter.value) == (wrong.key, wrong.value)
-    assert letter.headers["reason"] == b"TOO_LARGE"
-    await eventually(lambda: rig.stock(sku), lambda stock: stock[0] == AFTER)
-
-
 def test_the_command_line_lists_and_shows_them(rig: Rig) -> None:
     wrong = Raw(rig.names.commands_topic("catalog"), b"\xffkey", b"\0\x01\x02", (("note", b"kept"),))
     (origin,) = rig.produce([wrong])
@@ -200,6 +179,30 @@ def test_a_place_without_a_letter_is_an_error(rig: Rig) -> None:
     with pytest.raises(subprocess.CalledProcessError) as ended:
         orderflow(rig, "dlq", "show", "catalog", "0", "999999")
     assert ended.value.returncode == 1 and "no dead letter" in ended.value.stderr
+
+
+LARGE = {
+    "its headers": lambda rig, sku: receipt(rig, sku, 1)._replace(headers=(("traceparent", b"x" * (INPUT_BYTES_MAX - 600)),)),
+    "its key": lambda rig, sku: rig.command("stock", sku + "k" * 330_000, AdjustStock("main", delta=1, reason="count")),
+    "its id": lambda rig, sku: receipt(rig, sku, 1, command_id="i" * 990_000),
+    "a name in it": lambda rig, sku: rig.command("stock", sku, ReleaseReservation(f"{sku}~{'o' * (INPUT_BYTES_MAX - 600)}~1")),
+}
+"""Records that a log takes but whose outputs no log would take: the events, a changelog row with its key, a refusal."""
+
+
+async def test_a_record_that_is_too_large_in_any_part_stops_no_partition(rig: Rig) -> None:
+    """Last, because a worker that cannot get over such a record serves nobody any more."""
+    skus = {what: f"SKU-{uuid.uuid4().hex[:8]}" for what in LARGE}
+    wrong = {what: make(rig, skus[what]) for what, make in LARGE.items()}
+    origins = dict(zip(wrong, rig.produce(wrong.values()), strict=True))
+    rig.produce(receipt(rig, skus[what], AFTER)._replace(partition=origin.partition) for what, origin in origins.items())
+
+    for what, origin in origins.items():
+        letter = letter_of(rig, "stock", origin)
+        assert (letter.key, letter.value) == (wrong[what].key, wrong[what].value), what
+        assert letter.headers["reason"] == b"TOO_LARGE", what
+    for what, sku in skus.items():
+        until(partial(rig.events, "stock", sku), f"the record after the one that is too large in {what} is processed")
 
 
 def orderflow(rig: Rig, *arguments: str) -> str:

@@ -20,7 +20,9 @@ from orderflow.connectors.box.box import Servers
 
 pytestmark = [
     pytest.mark.box,
-    pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="bash and curl are what the mission's plan is written in"),
+    pytest.mark.skipif(
+        not (shutil.which("bash") and shutil.which("curl")), reason="bash and curl are what the mission's plan is written in"
+    ),
 ]
 
 WRITTEN_FOR = "http://localhost:8080"

@@ -190,7 +190,8 @@ class Consumer:
         config, process = self._config, self._process
         session_us = int(config["session.timeout.ms"]) * 1000
         self.member = Member("", config.get("group.instance.id", ""), config["client.id"], topics, session_us, process.wake)
-        self.member.alive = lambda: process.heartbeats and not self._closed
+        incarnation = process.starts
+        self.member.alive = lambda: process.heartbeats and process.starts == incarnation and not self._closed
         self._group.join(self.member)
 
     def heartbeat(self) -> None:

@@ -1,9 +1,18 @@
-"""What must be true at the end of a run."""
+"""What must be true at the end of a run: the checkers over the topics, rows and changelogs against the fold, the operator's view."""
+
+from collections.abc import Iterator
+from typing import Any
 
 from msgspec import Struct
 
+from orderflow.streams import checkers
+from orderflow.streams.checkers import Asked, Ledger, Seen, Violation
+from orderflow.streams.replay import Tables
 from simulation.edges import Edge
+from simulation.log import Message
 from simulation.system import System
+
+PROBLEMS_MAX = 20
 
 
 class Judged(Struct):
@@ -13,11 +22,121 @@ class Judged(Struct):
 
 
 def judge(system: System, edge: Edge) -> Judged:
+    """Every check over what a read_committed reader sees now."""
     statuses: dict[str, int] = {}
     for each in edge.see_orders().values():
         statuses[each.status] = statuses.get(each.status, 0) + 1
-    events = 0
+    events = [seen for source in system.logs for seen in read_events(system, source.space)]
+    problems = []
+    for violation in violations(system, edge, events):
+        problems.append(str(violation))
+        if len(problems) >= PROBLEMS_MAX:
+            break
+    return Judged(problems, len(events), statuses)
+
+
+def violations(system: System, edge: Edge, events: list[Seen]) -> Iterator[Violation]:
+    commands = [asked for source in system.logs for asked in read_commands(system, source.space)]
+    yield from checkers.check_events(events)
+    yield from checkers.together(events, commands)
+    yield from checkers.timers(events, commands)
+    outcomes = [system.records.decode_reply(record.value() or b"") for record in _topic(system, system.records.replies_topic)]
+    yield from checkers.answers(outcomes)
+    parked = {
+        (space, record.partition(), int(dict(record.headers() or ())["offset"])): dict(record.headers() or ())["reason"].decode()
+        for space in (source.space for source in system.logs)
+        for record in _topic(system, system.records.of(space).dlq)
+    }
+    yield from checkers.accounted(events, commands, parked, {reply.command_id for reply in outcomes})
+    yield from _expected_dead_letters(edge, parked)
+    yield from _rows(system, events)
+    for post in edge.posts.values():
+        if len({outcome for outcome in post.outcomes if outcome[1] not in ("KEY_REUSED", "DEADLINE_PASSED")}) > 1:
+            yield Violation("I9", post.command_id, f"heard {post.outcomes}")
+
+
+def _expected_dead_letters(edge: Edge, parked: dict[tuple[str, int, int], str]) -> Iterator[Violation]:
+    """Only what the run poisoned on purpose is parked, and all of it."""
+    wanted = {"EMPTY", "UNDECODABLE"} | ({"TOO_LARGE"} if edge.load.oversized else set())
+    for where, reason in parked.items():
+        if reason not in wanted:
+            yield Violation("I17", f"{where[0]}[{where[1]}]@{where[2]}", f"was parked: {reason}")
+    bad = sum(reason in ("EMPTY", "UNDECODABLE") for reason in parked.values())
+    if bad != edge.load.poison:
+        yield Violation("I17", "dead letters", f"{bad} of {edge.load.poison} poisoned records are there")
+
+
+def _rows(system: System, events: list[Seen]) -> Iterator[Violation]:
+    """Changelogs and stores of the owners against the fold; the columns of stock rows against the counted ledger."""
+    ledger = Ledger()
+    for seen in events:
+        if seen.space == "stock":
+            for _ in ledger.take(seen):
+                pass  # told already
+    stores: dict[str, Tables] = {}
     for space in system.parts.spaces:
-        for n in range(system.partitions):
-            events += sum(1 for _ in system.broker.logs[system.records.of(space.name).events, n].committed())
-    return Judged([], events, statuses)
+        changelog = read_changelogs(system, space)
+        yield from checkers.rebuilt(space, events, changelog, "changelog")
+        stores[space.name] = owned = read_stores(system, space)
+        for table, rows in changelog.items():
+            there = owned[table]
+            for key in rows.keys() | there.keys():
+                if rows.get(key) != there.get(key):
+                    what = f"store {there.get(key)}; changelog {rows.get(key)}"
+                    yield Violation("I12", f"{space.name}.{table} {key}", what)
+    for sku, row in stores["stock"]["stock"].items():
+        yield from ledger.differs("main", sku, row.cells)
+    yield from checkers.owners(stores["stock"]["reservation"], stores["orders"]["order"])
+    yield from ledger.overdue(system.clock_us() - 1_000_000)
+
+
+def _topic(system: System, topic: str) -> Iterator[Message]:
+    """Everything that was ever committed to it, what retention deleted included."""
+    for number in range(system.broker.topics[topic]):
+        log = system.broker.logs[topic, number]
+        yield from log.archive
+        yield from log.committed()
+
+
+def read_events(system: System, space: str) -> Iterator[Seen]:
+    records = system.records.of(space)
+    for record in _topic(system, records.events):
+        meta, key, value = records.decode_event(record.value() or b"")
+        yield Seen(space, record.partition(), record.offset(), meta, key, value)
+
+
+def read_commands(system: System, space: str) -> Iterator[Asked]:
+    """Those that can be read; the others are dead letters."""
+    records = system.records.of(space)
+    for record in _topic(system, records.commands):
+        try:
+            meta, key, value = records.decode_command(record.value() or b"")
+        except ValueError:
+            continue
+        yield Asked(space, record.partition(), record.offset(), meta, key, value)
+
+
+def read_changelogs(system: System, space: Any) -> Tables:
+    """The rows a restore from nothing would give, head and answer included."""
+    records, tables = system.records.of(space.name), Tables()
+    for spec in space.tables:
+        rows: dict[str, Any] = {}
+        for record in _topic(system, records.changelog(spec.name)):
+            rows[(record.key() or b"").decode()] = record.value()
+        decode = records.row(spec.name).decode
+        tables[spec.name] = {key: decode(value) for key, value in rows.items() if value is not None}
+    return tables
+
+
+def read_stores(system: System, space: Any) -> Tables:
+    """The rows of the partitions' owners."""
+    topic, tables = system.records.of(space.name).commands, Tables()
+    for spec in space.tables:
+        rows: dict[str, Any] = {}
+        for worker in system.workers:
+            for (owned, _), partition in worker.engine.partitions.items() if worker.engine is not None else ():
+                if owned == topic:
+                    table = partition.rows.tables[spec.name]
+                    rows.update({raw[1:].decode(): table.decode(value) for raw, value in partition.family.scan(table.prefix)})
+        tables[spec.name] = rows
+    return tables

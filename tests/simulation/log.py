@@ -96,6 +96,8 @@ class PartitionLog:
         self.open: dict[Txn, int] = {}
         self.watchers: dict[Any, Callable[[], None]] = {}
         self.last_ms = 0
+        self.archive: list[Message] = []
+        """What retention deleted and readers had seen, for the judges only."""
 
     @property
     def end(self) -> int:
@@ -265,6 +267,8 @@ class Broker:
         log = self.logs[topic, number]
         count = min(offset, log.stable) - log.base
         if count > 0:
+            gone = (log.entries[index] for index in range(count))
+            log.archive += [each for each in gone if isinstance(each, Message) and (each.txn is None or each.txn.state == "committed")]
             del log.entries[:count]
             log.base += count
 

@@ -37,7 +37,7 @@ class Actor:
 class Scheduler:
     """One simulated run: its clock, its random numbers, its queue of steps and its timeline."""
 
-    def __init__(self, seed: int, steps_max: int = 4_000_000) -> None:
+    def __init__(self, seed: int, steps_max: int = 300_000) -> None:
         self.random = Random(f"schedule {seed}")
         self.now_us = 0
         self.steps = self.depth = 0

@@ -71,7 +71,11 @@ class Step(Struct, frozen=True):
 def pages() -> list[Path]:
     """Every page that people read, generated ones included."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return sorted({ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()})
 
@@ -119,12 +123,18 @@ def steps(snippet: Snippet) -> list[Step]:
     return found
 
 
+def translated(text: str, names: Mapping[str, str]) -> str:
+    for name, other in names.items():
+        text = text.replace(name, other)
+    return text
+
+
 def masked(text: str) -> str:
     """The text without what no two runs have in common."""
-    lines = (line.strip() for line in text.splitlines())
+    lines = text.splitlines()
     for pattern, name in _MASKS:
-        lines = (pattern.sub(name, line) for line in list(lines))
-    return "\n".join(lines).strip()
+        lines = [pattern.sub(name, line) for line in lines]
+    return "\n".join(line.strip() for line in lines).strip("\n")
 
 
 def fits(shown: str, printed: str) -> bool:
@@ -135,21 +145,28 @@ def fits(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, masked(printed) + "\n") is not None
 
 
-def run(snippet: Snippet, *, place: Path, environment: Mapping[str, str], url: str = BASE) -> None:
-    """Run a snippet and compare. AssertionError shows what was printed instead."""
+def run(snippet: Snippet, *, place: Path, environment: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
+    """Run a snippet and compare. AssertionError shows what was printed instead.
+
+    Args:
+        place: the working directory.
+        environment: further variables.
+        names: what is called otherwise here than on the page: the page's name to ours.
+    """
     everything = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **environment}
     everything["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{everything['PATH']}"
     for step in steps(snippet):
-        command = step.command.replace(BASE, url)
+        command = translated(step.command, names or {})
         program = [sys.executable, "-c", command] if snippet.language == "python" else ["bash", "-o", "pipefail", "-c", command]
         deadline = time.monotonic() + (EVENTUALLY_S if snippet.eventually else 0)
         while True:
             done = subprocess.run(
                 program, cwd=place, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=RUN_TIMEOUT_S
             )
-            right = done.returncode == 0 and (step.shown is None or fits(step.shown, done.stdout))
+            printed = translated(done.stdout, {ours: theirs for theirs, ours in (names or {}).items()})
+            right = done.returncode == 0 and (step.shown is None or fits(step.shown, printed))
             if right or time.monotonic() > deadline:
                 break
             time.sleep(REPEAT_S)
-        assert done.returncode == 0, f"{snippet}: {step.command}\nended with {done.returncode}\n{done.stdout}"
-        assert right, f"{snippet}: {step.command}\nprinted\n{masked(done.stdout)}\nbut the page shows\n{masked(step.shown or '')}"
+        assert done.returncode == 0, f"{snippet}: {step.command}\nended with {done.returncode}\n{printed}"
+        assert right, f"{snippet}: {step.command}\nprinted\n{masked(printed)}\nbut the page shows\n{masked(step.shown or '')}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_a_misspelt_variable_is_named_with_the_near_one() -> None:
 def test_every_variable_that_is_read_is_known() -> None:
     names = {environment.variable(field) for model in (WorkerSettings, EdgeSettings) for field in model.model_fields}
     assert environment.unknown(dict.fromkeys(names | set(environment.OTHERS), "")) == []
+
+
+def test_every_variable_the_code_asks_for_by_name_is_known() -> None:
+    root = Path(environment.__file__).parent.parent
+    files = [
+        file for folder in ("cli", "connectors", "http", "schemas", "streams", "tables", "tests") for file in (root / folder).rglob("*.py")
+    ]
+    asked = {name for file in files for name in re.findall(r'environ(?:\.get\(|\[)"(ORDERFLOW_\w+)"', file.read_text())}
+    assert asked >= {"ORDERFLOW_MAVEN_URL", "ORDERFLOW_FAULT"}, "the search finds what is there"
+    assert environment.unknown(dict.fromkeys(asked, "")) == []
 
 
 def test_a_missing_group_and_a_wrong_number_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,9 +103,10 @@ def parse(arguments: list[str]) -> None:
     while rest and rest[0] in getattr(command, "commands", {}):
         name = rest.pop(0)
         command = command.commands[name]
-    assert rest or not getattr(command, "commands", {}), f"a verb of {name} is missing"
-    if rest not in (["--help"], ["-h"], ["--version"]):
-        command.make_context(name, rest)
+    if rest in (["--help"], ["-h"], ["--version"]):
+        return
+    assert not getattr(command, "commands", {}), f"{name}: no such command, or its verb is missing"
+    command.make_context(name, rest)
 
 
 SHELL_STEPS = [(snippet, step) for snippet in SNIPPETS if snippet.language in SHELLS for step in steps(snippet)]
@@ -123,11 +124,12 @@ def test_commands_are_found_at_all() -> None:
     assert sum(bool(list(calls(step.command))) for _, step in SHELL_STEPS) > 20
 
 
-@pytest.mark.parametrize("arguments", [["up", "--demoo"], ["stok", "get", "X"], ["orders"], ["verify", "race", "--orders", "many"], ["orders", "get"]])
+@pytest.mark.parametrize(
+    "arguments", [["up", "--demoo"], ["stok", "get", "X"], ["orders"], ["verify", "race", "--orders", "many"], ["orders", "get"]]
+)
 def test_a_command_that_does_not_exist_is_noticed(arguments: list[str]) -> None:
-    with pytest.raises(Exception, match=r"(?i)no such|missing|invalid|unexpected") as raised:
+    with pytest.raises(Exception, match=r"(?i)no such|missing|valid integer"):
         parse(arguments)
-    assert type(raised.value).__name__ in ("NoSuchOption", "UsageError", "MissingParameter", "BadParameter", "AssertionError", "NoArgsIsHelpError")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
@@ -162,7 +164,9 @@ def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = [(snippet.page, step.command) for snippet, step in SHELL_STEPS]
     named = [(page, word) for page in PAGES for _, line in prose(page) for word in WORDS.findall(line)]
-    used = {(page, target) for page, text in (*shown, *named) for target in re.findall(r"(?:^|\s)make ([a-z][\w-]*)$", without_comment(text))}
+    used = {
+        (page, target) for page, text in (*shown, *named) for target in re.findall(r"(?:^|\s)make ([a-z][\w-]*)$", without_comment(text))
+    }
     assert used and {(page, target) for page, target in used if target not in targets} == set()
 
 

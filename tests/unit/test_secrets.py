@@ -41,15 +41,20 @@ class Rule(Struct, frozen=True):
     suspect: Callable[[str], bool] = anything
 
 
-_SECRET_NAME = r"(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?)"
+_NAMED_LIKE_ONE = r"(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?)"
 RULES = (
     Rule("private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")),
     Rule("cloud access key", re.compile(r"\b(?:AKIA|ASIA|AROA)[0-9A-Z]{16}\b")),
-    Rule("provider token", re.compile(r"\b(?:gh[pousr]_\w{36}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10}|[sr]k_live_\w{16}|AIza[\w-]{35}|pypi-\w{16})")),
+    Rule(
+        "provider token",
+        re.compile(r"\b(?:gh[pousr]_\w{36}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10}|[sr]k_live_\w{16}|AIza[\w-]{35}|pypi-\w{16})"),
+    ),
     Rule("web token", re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.")),
     Rule("bearer token", re.compile(r"(?i)\bbearer[ :=\"']+([\w.~+/-]{20,})"), is_random),
     Rule("basic credentials", re.compile(r"(?i)\bbasic ([a-z0-9+/]{16,}={0,2})"), is_random),
-    Rule("secret with a value", re.compile(rf"(?i){_SECRET_NAME}\w*[\"']?\s*(?::[^=\n]{{0,20}})?[:=]\s*[\"']?([\w+/.=-]{{16,}})"), is_random),
+    Rule(
+        "secret with a value", re.compile(rf"(?i){_NAMED_LIKE_ONE}\w*[\"']?\s*(?::[^=\n]{{0,20}})?[:=]\s*[\"']?([\w+/.=-]{{16,}})"), is_random
+    ),
     Rule("password in a URL", re.compile(r"[a-z]://[^\s/:@\"'{<]+:[^\s/@\"'{<]+@")),
     Rule("path of one machine", re.compile(r"(?<![\w.~<>/-])/(?:root|work|Users/\w+|home/\w+)(?=[/\s\"'`:,;)\]]|$)", re.MULTILINE)),
     Rule("package registry of one machine", re.compile(r"(?i)(?:index[-_]url|trusted[-_]host|find[-_]links|PIP[_]INDEX)")),

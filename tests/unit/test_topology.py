@@ -144,7 +144,10 @@ def test_every_status_topic_is_written_by_the_rules_of_its_key_space(space: KeyS
         node.args[0].value
         for file in rules_of(space)
         for node in ast.walk(tree(file))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Snapshot" and isinstance(node.args[0], ast.Constant)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Snapshot"
+        and isinstance(node.args[0], ast.Constant)
     }
     assert shown == {aggregate.name for aggregate in catalog.space_named(space.name).aggregates}
     assert space.main in shown
