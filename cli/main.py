@@ -21,6 +21,7 @@ from orderflow.cli import (
     reservations,
     schemas,
     serve,
+    simulate,
     stock,
     topics,
     topology,
@@ -49,7 +50,7 @@ def door(version: bool = typer.Option(False, "--version", help="Show the version
         raise typer.Exit
 
 
-for function in (up.up, demo.demo, worker.worker, serve.serve, topology.topology, docs.docs):
+for function in (up.up, demo.demo, worker.worker, serve.serve, topology.topology, docs.docs, simulate.simulate):
     app.command()(function)
 for noun in (orders, stock, fulfillment, reservations, channels, topics, schemas, dlq, verify, bench, config):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])

@@ -7,6 +7,7 @@ taken away from Faust and why.
 
 import asyncio
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ EXIT_FATAL = 12
 EXIT_AGENT_FAILED = 10
 ACK_POLL_S = 0.5
 STOP_TIMEOUT_S = 15.0
+STOP_DEADLINE_S = 30.0
 BRIDGE_TIMEOUT_S = 60.0
 
 
@@ -40,6 +42,13 @@ def leave(code: int, why: BaseException) -> None:
     if not isinstance(why, Fatal):
         traceback.print_exception(why)
     os._exit(code)
+
+
+def _exit_hard_after(seconds: float) -> None:
+    """A stop that hangs must not keep partitions from another worker."""
+    timer = threading.Timer(seconds, leave, (EXIT_FATAL, Fatal(f"the worker did not stop within {seconds:.0f} s")))
+    timer.daemon = True
+    timer.start()
 
 
 class BatchSchema(faust.Schema):
@@ -266,6 +275,7 @@ class Fetcher(faust_consumer.Fetcher):
         """Let the batch in the agent finish, then stop."""
         consumer = self.app.consumer
         consumer.stopping = True
+        _exit_hard_after(STOP_DEADLINE_S)
         try:
             await asyncio.wait_for(consumer.idle.wait(), STOP_TIMEOUT_S)
         except TimeoutError:

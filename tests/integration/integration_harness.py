@@ -211,7 +211,7 @@ class Rig:
     # -- processes ----------------------------------------------------------------------------------------------------------------
     @contextmanager
     def worker_down(self, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
-        """The worker ends by this signal, and none runs until the block is left; then until it is ready again."""
+        """The one worker ends by this signal, and none runs until the block is left; then until it is ready again."""
         self._gate.touch()
         (worker,) = self.system.state.workers
         os.kill(worker.pid, number)
@@ -229,14 +229,13 @@ class Rig:
 
 
 @contextmanager
-def started(servers: Servers, directory: Path, word: str, **environment: str) -> Iterator[Rig]:
-    """A system with one worker on topics whose names begin with `word`. `environment`: further ORDERFLOW_ variables without the prefix."""
+def started(servers: Servers, directory: Path, word: str, *, workers: int = 1) -> Iterator[Rig]:
+    """A system on topics whose names begin with `word`."""
     prefix = f"{word}-{uuid.uuid4().hex[:8]}"
     gate = directory / "gate"
-    variables = {"PREFIX": prefix, "GROUP": prefix, **environment}
+    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix}
     program = ("/bin/sh", "-c", GATE, str(gate), *PROGRAM, "worker")
-    named = {f"ORDERFLOW_{name}": value for name, value in variables.items()}
-    with System(directory / "system", servers=servers, environment=named, worker_program=program) as system:
+    with System(directory / "system", servers=servers, workers=workers, environment=environment, worker_program=program) as system:
         names = Catalog(prefix)
         records = contracts.load_records(servers.registry_url, names, directory / "schemas.json")
         rig = Rig(system, names, records, gate)

@@ -202,7 +202,7 @@ class Consumer:
         if member.instance and any(each.instance == member.instance for each in self._group.members.values()):
             self._fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID, "another process has this instance id", True)
         self._lost = True
-        member.member_id, member.generation = "", -1
+        member.member_id = ""  # librdkafka 2.16 keeps the generation, so that the broker refuses offsets of a member that was removed
 
     def consumer_group_metadata(self) -> GroupMetadata:
         assert self.member is not None, "no member without subscribe"

@@ -75,6 +75,11 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES, ids=of_page)
+def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    assert re.findall(r"@[A-Z]+@|\b(?:TO" + r"DO|FIX" + r"ME|TBD)\b", page.read_text()) == []
+
+
 # -- commands -----------------------------------------------------------------------------------------------------------------------
 def calls(text: str) -> Iterator[list[str]]:
     """The arguments of every call of orderflow in a piece of shell."""

@@ -53,7 +53,9 @@ RULES = (
     Rule("bearer token", re.compile(r"(?i)\bbearer[ :=\"']+([\w.~+/-]{20,})"), is_random),
     Rule("basic credentials", re.compile(r"(?i)\bbasic ([a-z0-9+/]{16,}={0,2})"), is_random),
     Rule(
-        "secret with a value", re.compile(rf"(?i){_NAMED_LIKE_ONE}\w*[\"']?\s*(?::[^=\n]{{0,20}})?[:=]\s*[\"']?([\w+/.=-]{{16,}})"), is_random
+        "secret with a value",
+        re.compile(rf"(?i){_NAMED_LIKE_ONE}\w*[\"']?\s*(?::[^=\n]{{0,20}})?[:=]\s*[\"']?([\w+/.=-]{{16,}})"),
+        is_random,
     ),
     Rule("password in a URL", re.compile(r"[a-z]://[^\s/:@\"'{<]+:[^\s/@\"'{<]+@")),
     Rule("path of one machine", re.compile(r"(?<![\w.~<>/-])/(?:root|work|Users/\w+|home/\w+)(?=[/\s\"'`:,;)\]]|$)", re.MULTILINE)),
