@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from orderflow.streams.records import Records
     from orderflow.streams.settings import WorkerSettings
 
+WRONG_USAGE = 2
+
 app = group("Set and read channel policies.")
 
 
 @app.command("apply")
 def apply_channels(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON or TOML: a table of policy values per channel.")],
-    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds for a worker to decide.")] = 15.0,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="JSON or TOML: a table of policy values per channel.")] = None,
+    box: Annotated[bool, typer.Option("--box", help="The channel `box` of `orderflow up`, instead of a file.")] = False,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds for a worker to decide; 0 does not wait.")] = 15.0,
     bootstrap: Bootstrap = None,
     registry: Registry = None,
     as_json: AsJson = False,
@@ -35,6 +38,7 @@ def apply_channels(
     Example:
       echo '{"shop": {"payment_terms": "invoice", "currency": "VND"}}' > channels.json
       orderflow channels apply channels.json
+      orderflow channels apply --box --wait 0
     \b
     Exit codes:
       0   all channels have their policy
@@ -44,11 +48,14 @@ def apply_channels(
       78  topics or schemas are missing
     """
     from orderflow.cli import contracts
+    from orderflow.streams.domain.channel import BOX
 
-    policies = read_file(file)
+    if (file is None) == (not box):
+        raise Failure("name a FILE or --box, one of them", then="`orderflow channels apply --help` has an example", code=WRONG_USAGE)
+    policies = {"box": BOX} if file is None else read_file(file)
     settings, records = _connect(bootstrap, registry)
     contracts.send_channels(settings.bootstrap, records, policies)
-    left = contracts.await_channels(settings.bootstrap, records, policies, wait)
+    left = contracts.await_channels(settings.bootstrap, records, policies, wait) if wait else []
     show({"applied": [name for name in policies if name not in left], "open": left}, as_json, _applied_lines)
     if left:
         raise typer.Exit(UNDECIDED)

@@ -63,11 +63,11 @@ def view(prefix: str = "orderflow") -> list[SpaceView]:
 def reason_places(reason: str) -> list[str]:
     """Where the rules name a reason: `streams/domain/stock.py:171`."""
     found = []
-    for file in sorted(DOMAIN.glob("*.py")):
+    for file in (*sorted(DOMAIN.glob("*.py")), *sorted(DOMAIN.parent.glob("*.py"))):
         if file.name == "reasons.py":
             continue
         for number, line in enumerate(file.read_text().splitlines(), 1):
-            if f"Reason.{reason}" in line:
+            if f"Reason.{reason}" in line or f'"{reason}"' in line:
                 found.append(f"{file.relative_to(ROOT)}:{number}  {line.strip()}")
     return found
 

@@ -83,7 +83,7 @@ def _letters(space: str, bootstrap: str | None) -> Iterator[dict[str, Any]]:
             "space": space,
             "partition": message.partition(),
             "offset": message.offset(),
-            "at": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC).isoformat(),
+            "at": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "key": _text(message.key()),
             "reason": headers.pop("reason", ""),
             "cause": headers.pop("cause", ""),

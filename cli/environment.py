@@ -85,10 +85,24 @@ def load(model: "type[Model]", **options: Any) -> "Model":
     """The settings, for commands that only need some of them. Raises Failure naming everything that is wrong."""
     from pydantic import ValidationError
 
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return model(**{name: value for name, value in options.items() if value is not None})
+        return model(**{**_running(model, given), **given})
     except ValidationError as error:
         raise Failure([_fault(each) for each in error.errors(include_url=False)], then=ADVICE, code=MISCONFIGURED) from None
+
+
+def _running(model: "type[Model]", given: Mapping[str, Any]) -> dict[str, str]:
+    """Kafka and registry of a running `orderflow up`, for a command that was told of no other."""
+    from orderflow.cli import runstate
+
+    if not {"bootstrap", "registry"} <= set(model.model_fields) or "bootstrap" in given or variable("bootstrap") in os.environ:
+        return {}
+    try:
+        state = runstate.read(data_dir())
+    except Failure:
+        return {}
+    return {"bootstrap": state.bootstrap, "registry": state.registry}
 
 
 def data_dir() -> Path:

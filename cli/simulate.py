@@ -27,7 +27,9 @@ def simulate(
     first: Annotated[int, typer.Option("--first", help="The first seed.")] = FIRST_SEED,
     profile: Annotated[str, typer.Option("--profile", help="smoke: 60 orders; ci and long: 300 orders, more faults.")] = "ci",
     orders: Annotated[int | None, typer.Option("--orders", min=1, help="Orders per seed instead of the profile's.")] = None,
-    limit_s: Annotated[float | None, typer.Option("--limit-s", help="Begin no seed after this many seconds; 7200 in the long profile.")] = None,
+    limit_s: Annotated[
+        float | None, typer.Option("--limit-s", help="Begin no seed after this many seconds; 7200 in the long profile.")
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Print the timeline of each run.")] = False,
     planted: Annotated[bool, typer.Option("--planted", help="Plant each of the known bugs; how many seeds until it is found?")] = False,
     as_json: AsJson = False,

@@ -56,6 +56,8 @@ class Registry:
     """One registry by the base URL of its Confluent API. Every method may raise RegistryUnavailable and RegistryError."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise RegistryError(f"{url!r} is no registry: its URL starts with http:// or https://")
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
         local = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -227,8 +227,8 @@ class Engine:
                 f"{record.topic()}[{record.partition()}]: the position of the local state is outside the log ({error.str()}); "
                 "records were deleted before they were processed, or the topic was made anew. Stop, compare, and start with an empty --data."
             )
-        elif error.fatal():
-            raise Fatal(error.str())
+        elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+            raise Fatal(f"{error.name()}: {error.str()}")
         else:
             log.warning("consumer.error", error=error.name(), reason=error.str())
 

@@ -152,13 +152,14 @@ class Records:
         self.catalog, self._ids, self._writer_schema = names, ids, writer_schema
         self._codecs: dict[str, dict[str, RecordCodec]] = {}
         self._by_id: dict[int, tuple[int, RecordCodec]] = {}
-        self._resolved: dict[int, Callable[[bytes], Any]] = {}
+        self._resolved: dict[tuple[int, int], Callable[[bytes], Any]] = {}
         for topic in names.topics():
             lead = 2 if topic.kind in ("commands", "events") else 0
             for record in topic.records:
-                codec = _compile(record, lead, self.id_of(topic.name, record))
+                codec = self._compile(record, lead, self.id_of(topic.name, record))
                 self._codecs.setdefault(topic.name, {})[record] = codec
                 self._by_id[self.id_of(topic.name, record)] = (lead, codec)
+        self._enveloped = {record for topic in names.topics() if topic.kind in ("commands", "events") for record in topic.records}
         self.replies_topic, self.workers_topic = names.replies, names.workers
         self._reply = self._only(names.replies)
         self._worker = self._only(names.workers)
@@ -194,29 +195,50 @@ class Records:
 
     def resolve(self, schema_id: int, readers: tuple[str, ...], lead: int) -> Callable[[bytes], Any]:
         """How to read a record that another version wrote as one of `readers`. CodecError when its schema is none of theirs."""
-        found = self._resolved.get(schema_id)
+        found = self._resolved.get((schema_id, lead))
         if found is None:
-            if self._writer_schema is None:
-                raise CodecError(f"schema id {schema_id} is not one of ours")
-            try:
-                writer = self._writer_schema(schema_id)
-            except UnknownSchema as error:
-                raise CodecError(str(error)) from error
+            writer = self._schema_of(schema_id)
             name = avsc.parse(writer).name
             if name not in readers:
                 raise CodecError(f"schema id {schema_id} is {name}, which does not belong on this topic")
             found = compile_resolution(schema_id, writer, avsc.expanded(name), makers(), lead)
-            self._resolved[schema_id] = found
+            self._resolved[schema_id, lead] = found
         return found
 
+    def _schema_of(self, schema_id: int) -> Json:
+        if self._writer_schema is None:
+            raise CodecError(f"schema id {schema_id} is not one of ours")
+        try:
+            return self._writer_schema(schema_id)
+        except UnknownSchema as error:
+            raise CodecError(str(error)) from error
+
     def unpack(self, data: bytes) -> Unpacked:
-        """Read a record of any topic. Raises CodecError."""
+        """Read a record of any topic, also one that another version wrote. Raises CodecError."""
         schema_id = schema_id_of(data)
         known = self._by_id.get(schema_id)
-        if known is None:
-            raise CodecError(f"schema id {schema_id} is not in this catalogue")
-        lead, codec = known
-        return Unpacked(*codec.decode(data)) if lead else Unpacked(None, "", codec.decode(data))
+        if known is not None:
+            lead, codec = known
+            return Unpacked(*codec.decode(data)) if lead else Unpacked(None, "", codec.decode(data))
+        name = avsc.parse(self._schema_of(schema_id)).name
+        if name in self._enveloped:
+            return Unpacked(*self.resolve(schema_id, (name,), 2)(data))
+        return Unpacked(None, "", self.resolve(schema_id, (name,), 0)(data))
+
+    def _compile(self, record: str, lead: int, schema_id: int) -> RecordCodec:
+        """The codec of our schema; what another version wrote under its own id is read by resolution."""
+        codec = compile_record(avsc.expanded(record), makers(), lead, header_of(schema_id))
+
+        def decode(data: bytes) -> Any:
+            try:
+                return codec.decode(data)
+            except CodecError:
+                written = schema_id_of(data)
+                if written == schema_id:
+                    raise
+                return self.resolve(written, (record,), lead)(data)
+
+        return RecordCodec(codec.encode, decode)
 
     def encode_reply(self, reply: Reply) -> bytes:
         return self._reply.encode(reply)
@@ -246,7 +268,3 @@ def _patiently(registry_url: str, schema_id: int) -> Json:
             log.warning("registry.unavailable", schema_id=schema_id, error=str(error))
             time.sleep(min(2.0**attempt, 15.0))
     return schema_by_id(registry_url, schema_id)
-
-
-def _compile(record: str, lead: int, schema_id: int) -> RecordCodec:
-    return compile_record(avsc.expanded(record), makers(), lead, header_of(schema_id))
