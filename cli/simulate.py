@@ -3,9 +3,13 @@
 Every run follows from its seed. A failing one prints the seed, what was wrong and the last steps, then shrinks.
 """
 
+import multiprocessing
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from typing import Annotated, Any
 
@@ -19,6 +23,9 @@ PROFILES = {"smoke": 20, "ci": 200, "long": 1_000_000_000}
 LONG_S = 2 * 3600.0
 TAIL_LINES = 40
 FIRST_SEED = 1
+CORES = os.cpu_count() or 1
+AHEAD = 4
+"""Seeds handed out before the first of them is done, per process."""
 
 
 def simulate(
@@ -30,6 +37,7 @@ def simulate(
     limit_s: Annotated[
         float | None, typer.Option("--limit-s", help="Begin no seed after this many seconds; 7200 in the long profile.")
     ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that run seeds side by side; all cores without.")] = CORES,
     trace: Annotated[bool, typer.Option("--trace", help="Print the timeline of each run.")] = False,
     planted: Annotated[bool, typer.Option("--planted", help="Plant each of the known bugs; how many seeds until it is found?")] = False,
     as_json: AsJson = False,
@@ -59,24 +67,46 @@ def simulate(
             raise typer.Exit(NO)
         return
     wanted = iter([seed]) if seed is not None else _seeds(first, seeds or PROFILES[profile])
-    total = {"seeds": 0, "events": 0, "simulated_s": 0.0, "wall_s": 0.0, "kills": 0}
-    began = time.monotonic()
-    for kind, number in ((kind, number) for kind, numbers in _groups(bench, profile, seed, wanted) for number in numbers):
-        if time.monotonic() - began > limit:
-            break
-        result = bench.run.run(bench.run.plan_of(number, kind, orders))
+    total = {"seeds": 0, "events": 0, "simulated_s": 0.0, "cpu_s": 0.0, "ends": 0, "began": time.monotonic()}
+    tasks = ((kind, number, orders) for kind, numbers in _groups(bench, profile, seed, wanted) for number in numbers)
+    for done in _results(bench, tasks, jobs if seed is None else 1, limit):
         total["seeds"] += 1
-        total["events"] += result.events
-        total["simulated_s"] += result.simulated_s
-        total["wall_s"] += result.wall_s
-        total["kills"] += sum(result.exits.values())
-        if trace:
-            print("\n".join(result.timeline), file=sys.stderr)
-        if result.problems:
-            _failed(bench, kind, number, result, total, as_json)
+        total["events"] += done.events
+        total["simulated_s"] += done.simulated_s
+        total["cpu_s"] += done.wall_s
+        total["ends"] += done.ends
+        if trace or done.problems:
+            result = bench.run.run(bench.run.plan_of(done.seed, done.profile, orders))
+            if trace:
+                print("\n".join(result.timeline), file=sys.stderr)
+            if result.problems:
+                _failed(bench, done.profile, done.seed, result, total, as_json)
         if not as_json and sys.stderr.isatty():
-            print(f"\rseed {number}: {result.events} events", end="", file=sys.stderr, flush=True)
-    show({"profile": profile, "passed": True, **_figures(total)}, as_json, _lines)
+            print(f"\r{total['seeds']} seeds, {total['events']} events", end="", file=sys.stderr, flush=True)
+    show({"profile": profile, "passed": True, **_figures(total, jobs)}, as_json, _lines)
+
+
+def _results(bench: Any, tasks: Iterator[tuple[str, int, int | None]], jobs: int, limit_s: float) -> Iterator[Any]:
+    """What each run came to, in the order of the seeds, so that the first failing one is the same however many processes there are."""
+    began = time.monotonic()
+    if jobs == 1:
+        for task in tasks:
+            if time.monotonic() - began > limit_s:
+                return
+            yield bench.run.brief(*task)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        waiting: deque[Any] = deque()
+        try:
+            while True:
+                while len(waiting) < AHEAD * jobs and time.monotonic() - began <= limit_s and (following := next(tasks, None)):
+                    waiting.append(pool.submit(bench.run.brief, *following))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _load() -> Any:
@@ -133,15 +163,17 @@ def _failed(bench: Any, profile: str, seed: int, result: Any, total: dict[str, A
     raise typer.Exit(NO)
 
 
-def _figures(total: dict[str, Any]) -> dict[str, Any]:
-    wall = max(total["wall_s"], 1e-9)
+def _figures(total: dict[str, Any], jobs: int = 1) -> dict[str, Any]:
+    wall, cpu = max(time.monotonic() - total["began"], 1e-9), max(total["cpu_s"], 1e-9)
     return {
         "seeds": total["seeds"],
         "events": total["events"],
         "events_per_s": round(total["events"] / wall),
+        "events_per_s_per_process": round(total["events"] / cpu),
+        "processes": jobs,
         "simulated_hours": round(total["simulated_s"] / 3600, 2),
         "wall_s": round(wall, 1),
-        "process_ends": total["kills"],
+        "process_ends": total["ends"],
     }
 
 
@@ -150,7 +182,8 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         f"{document['seeds']} seeds, {document['events']} events, {document['simulated_hours']} simulated hours, "
         f"{document['process_ends']} ends of processes: every check held"
     )
-    yield f"{document['events_per_s']} simulated events/s; {document['wall_s']} s"
+    per_process = f"{document['events_per_s_per_process']} in each of {document['processes']} processes"
+    yield f"{document['events_per_s']} simulated events/s ({per_process}); {document['wall_s']} s"
 
 
 def _failed_lines(document: dict[str, Any]) -> Iterator[str]:

@@ -11,9 +11,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from orderflow.cli import ordering, race, runstate, stuck
+from orderflow.cli import invariants, ordering, race, runstate, stuck
 from orderflow.cli.client import DEFAULT_URL, Edge, Unreachable
 from orderflow.cli.terminal import NO, UNAVAILABLE, Failure, fields, group, progress
+from orderflow.cli.topics import Partitions, Prefix
+from orderflow.cli.worker import Bootstrap, Registry
 
 T = TypeVar("T")
 RESTART_WAIT_S = 60.0
@@ -102,6 +104,32 @@ def verify_stuck(url: GivenUrl = "", box: OwnBox = False, data: Data = None, wai
     with target(url, box, data) as (base, _):
         facts = within(base, lambda edge: stuck.run(edge, wait_s=wait))
     report("stuck", facts.figures(), stuck.judge_stuck(facts), as_json)
+
+
+@app.command("invariants")
+def verify_invariants(
+    bootstrap: Bootstrap = None, registry: Registry = None, prefix: Prefix = None, partitions: Partitions = None, as_json: Quiet = False
+) -> None:
+    """Count everything again from the topics: stock, orders, timers, one effect per command, rows equal to the fold of their events.
+
+    It reads every event there is. On a running system what is found counts only if a second look finds it too.
+
+    \b
+    Example:
+      orderflow verify invariants
+    \b
+    Exit codes:
+      0   proved: the figures are printed as JSON
+      1   not so: the figures and every fault are printed as JSON
+      69  the broker or the registry does not answer
+      78  the topics or schemas do not exist
+    """
+    from orderflow.cli import environment
+    from orderflow.streams.settings import WorkerSettings
+
+    settings = environment.load(WorkerSettings, bootstrap=bootstrap, registry=registry, prefix=prefix, partitions=partitions)
+    facts = invariants.run(settings.bootstrap, settings.registry, settings.prefix, settings.partitions)
+    report("invariants", facts.figures(), facts.faults, as_json)
 
 
 # -- what to test -------------------------------------------------------------------------------------------------------------------

@@ -326,8 +326,11 @@ FOLLOW_UPS = {"reserve": "ReserveStock", "commit": "CommitReservation", "release
 ANSWERED = frozenset({"StockReserved", "StockRefused", "ReservationCommitted", "ReservationReleased", "ReservationExpired"})
 
 
-def together(events: Iterable[Seen], commands: Iterable[Asked]) -> Iterator[Violation]:
-    """I11: an event and the commands it asks of others are visible together or not at all; I9: one id, one command."""
+def together(events: Iterable[Seen], commands: Iterable[Asked], since: int = 0) -> Iterator[Violation]:
+    """I11: an event and the commands it asks of others are visible together or not at all; I9: one id, one command.
+
+    Events before `since` (microseconds) may have lost their commands to retention.
+    """
     by_cause: dict[str, set[tuple[str, str]]] = {}
     meant: dict[tuple[str, str], tuple[str, Any]] = {}
     for asked in commands:
@@ -344,6 +347,8 @@ def together(events: Iterable[Seen], commands: Iterable[Asked]) -> Iterator[Viol
         name = type(event).__name__
         sent = by_cause.get(meta.event_id, set())
         wanted: list[tuple[str, str]] = []
+        if meta.occurred_at < since:
+            continue
         if name == "StockAsked" and event.ask in FOLLOW_UPS:
             wanted = [(FOLLOW_UPS[event.ask], reservation) for reservation in event.reservation_ids]
         elif name in ANSWERED:
@@ -422,6 +427,7 @@ def rebuilt(space: KeySpace, events: Iterable[Seen], tables: Tables, named: str)
 def owners(rows: Mapping[str, Any], orders: Mapping[str, Any]) -> Iterator[Violation]:
     """I3: every reservation that keeps units belongs to one living order."""
     for name, row in rows.items():
-        order = orders.get(row.holder.order_id)
+        tenant, slash, _ = name.rpartition("/")
+        order = orders.get(tenant + slash + row.holder.order_id)
         if row.status in (stock.ACTIVE, stock.COMMITTED) and (order is None or order.status in TERMINAL):
             yield Violation("I3", name, f"is {row.status} for an order that is {order.status if order else 'unknown'}")

@@ -105,15 +105,15 @@ class Rows:
     def range(self, name: str, prefix: str, limit: int, index: str = "") -> list[tuple[str, Any]]:
         """At most `limit` (key, row) in key order, or in the order of an index."""
         table = self.tables[name]
-        changed: dict[bytes, bytes | None]
+        mine: dict[bytes, bytes | None]
         if index:
             start = table.index_prefix(index) + prefix.encode()
-            changed = {**self._open_index, **self._staged_index}
+            mine = {raw: value for raw, value in self._open_index.items() if raw.startswith(start)}
+            mine.update((raw, value) for raw, value in self._staged_index.items() if raw.startswith(start))
         else:
             start = table.prefix + prefix.encode()
-            changed = {raw: value for raw, (_, value) in self._open.items()}
-            changed.update({raw: value for raw, (_, _, value) in self._staged.items()})
-        mine = {raw: value for raw, value in changed.items() if raw.startswith(start)}
+            mine = {raw: value for raw, (_, value) in self._open.items() if raw.startswith(start)}
+            mine.update((raw, value) for raw, (_, _, value) in self._staged.items() if raw.startswith(start))
         found: dict[bytes, bytes] = {}
         for raw, value in self.family.scan(start):
             if len(found) >= limit + len(mine):

@@ -87,9 +87,11 @@ def is_unwanted(state: State, event: StockAnswerRecorded) -> bool:
 
 
 def concludes(state: State, event: StockAnswerRecorded) -> bool:
-    """Was this the last answer the order waited for, or a loss it must look at?"""
+    """Was this the last answer the order waited for, or a loss it must look at? To a cancel, units that left are an answer too."""
     order = state.order
-    return order is not None and order.status in OPEN and order.answers_open == 0 and event.outcome != "shipped"
+    if order is None or order.status not in OPEN or order.answers_open:
+        return False
+    return event.outcome != "shipped" or order.status is CANCEL_PENDING
 
 
 def conclude(state: State, turn: Turn) -> tuple[Event, ...]:

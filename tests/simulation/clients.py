@@ -34,7 +34,7 @@ class Producer:
 
     def __init__(self, process: Any, broker: Broker, groups: Mapping[str, Group], config: Mapping[str, Any]) -> None:
         self._process, self._broker, self._groups = process, broker, groups
-        self._name = config["transactional.id"]
+        self._name = config.get("transactional.id", "")
         self._timeout_us = int(config.get("transaction.timeout.ms", 60_000)) * 1000
         self._epoch = -1
         self._queue: list[tuple[PartitionLog, bytes, bytes | None, Any, Callable[[Any, Any], None] | None]] = []
@@ -75,13 +75,17 @@ class Producer:
             count += 1
         return count
 
+    def flush(self, timeout: float = 0) -> int:
+        self._send(len(self._queue))
+        return self.poll(0)
+
     def _send(self, count: int) -> None:
         """The first `count` queued records reach the log. An error stays until the application asks for the transaction's end."""
         if self._broken is not None:
             return
         queue, self._queue = self._queue[:count], self._queue[count:]
         try:
-            txn = self._broker.txn_of(self._name, self._epoch) if queue else None
+            txn = self._broker.txn_of(self._name, self._epoch) if queue and self._name else None
         except KafkaException as error:
             self._broken = error
             return
@@ -205,7 +209,8 @@ class Consumer:
         member.member_id = ""  # librdkafka 2.16 keeps the generation, so that the broker refuses offsets of a member that was removed
 
     def consumer_group_metadata(self) -> GroupMetadata:
-        assert self.member is not None, "no member without subscribe"
+        if self.member is None:
+            return GroupMetadata("", -1, "")
         return GroupMetadata(self.member.member_id, self.member.generation, self.member.instance)
 
     def memberid(self) -> str:

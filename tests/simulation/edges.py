@@ -180,7 +180,9 @@ class Shop:
         self.edge.post("orders", order, command, f"p-{number}", lambda reply: self._placed(order, number, lines, random, reply), at)
         if random.random() < 0.12:
             by = random.choice(("customer", "staff"))
-            self.edge.post("orders", order, CancelOrder(by=by, reason="changed mind"), f"x-{number}", None, at + random.randrange(4_000_000))
+            self.edge.post(
+                "orders", order, CancelOrder(by=by, reason="changed mind"), f"x-{number}", None, at + random.randrange(4_000_000)
+            )
 
     def _placed(self, order: str, number: int, lines: tuple[PlacedLine, ...], random: Random, reply: Any) -> None:
         """The order is confirmed: the warehouse works on it, in whatever order its posts arrive."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from random import Random
-from typing import Any
 
 from msgspec import Struct
 
+from orderflow.streams.domain.contract import CommandMeta
+from orderflow.streams.domain.order_records import RecordStockAnswer
+from orderflow.streams.domain.stock_records import ReceiveStock
+from simulation import clients
 from simulation.edges import Edge
 from simulation.system import System, Worker
 
@@ -16,6 +19,9 @@ POINTS = (
 )
 """Where a process may be ended or stopped: the named points of production code, each request and each answer; empty: any call."""
 SESSION_S = 10.0
+POISONS = 5
+POISONED = frozenset({"EMPTY", "UNDECODABLE", "WRONG_KEY", "FAILED"})
+"""The reasons under which poisoned records are parked."""
 
 
 class Fault(Struct, frozen=True):
@@ -39,7 +45,7 @@ KINDS = (
     *("kill",) * 6,
     *("pause",) * 4,
     *("net",) * 5,
-    *("clock", "append_clock", "stop", "scale", "storm", "markers", "compact", "retain"),
+    *("clock", "append_clock", "stop", "scale", "twin", "storm", "markers", "compact", "retain"),
 )
 
 
@@ -62,13 +68,15 @@ def _one(random: Random, workers: int, load_s: float) -> Fault:
             return Fault(at, kind, who, point, nth, seconds=random.choice((0.2, 2.0, SESSION_S + 3, SESSION_S * 4, 200.0)))
         case "net":
             call = random.choice(("send_offsets", "commit", "commit", "commit", "abort"))
-            fate = random.choice(("lost", "ack_lost", "late", "retriable", "abortable") if call == "commit" else ("lost", "ack_lost", "retriable"))
+            fate = random.choice(
+                ("lost", "ack_lost", "late", "retriable", "abortable") if call == "commit" else ("lost", "ack_lost", "retriable")
+            )
             return Fault(at, kind, who, call, word=fate)
         case "clock":
             return Fault(at, kind, who, seconds=random.choice((-3600.0, -30.0, 30.0, 3600.0)))
         case "append_clock":
             return Fault(at, kind, seconds=random.choice((-5.0, -0.5, 0.5)))
-        case "stop" | "scale":
+        case "stop" | "scale" | "twin":
             return Fault(at, kind, who, seconds=random.choice((1.0, 15.0)))
         case "markers":
             return Fault(at, kind, seconds=random.choice((0.02, 1.0)))
@@ -108,6 +116,8 @@ def _happen(system: System, edge: Edge, fault: Fault) -> None:
             worker.stop(for_good=False)
         case "scale":
             _scale(system, worker, fault)
+        case "twin":
+            _scale(system, worker, fault, worker.instance)
         case "storm":
             system.group.rebalance()
         case "markers":
@@ -123,11 +133,11 @@ def _happen(system: System, edge: Edge, fault: Fault) -> None:
             raise AssertionError(f"no fault {fault.kind}")
 
 
-def _scale(system: System, worker: Worker, fault: Fault) -> None:
-    """One more worker; it goes away again after a while."""
+def _scale(system: System, worker: Worker, fault: Fault, instance: str = "") -> None:
+    """One more worker, perhaps with the name of another one that runs; it goes away again after a while."""
     if len(system.workers) >= 6:
         return
-    added = system.add_worker(static=worker.static)
+    added = system.add_worker(static=worker.static, instance=instance)
     system.scheduler.later(int(fault.seconds * 1e6), lambda: added.stop(for_good=True))
 
 
@@ -141,11 +151,20 @@ def _retain(system: System) -> None:
 
 
 def _poison(system: System, number: int) -> None:
-    """Records nobody can decide: no value, no schema, the wrong key."""
-    bad: tuple[tuple[bytes, bytes | None], ...] = ((b"SKU-0", b"\x00\x00\x00\xff\xffnonsense"), (b"o0000", None), (b"SKU-1", b"\x01"))
-    key, value = bad[number % len(bad)]
-    topic = system.records.of("orders" if key.startswith(b"o") else "stock").commands
-    system.broker.append(system.broker.logs[topic, 0], key, value, None, None)
+    """Records nobody can decide: no schema, no value, too short, the wrong key, a word no rule knows."""
+    orders, stock = system.records.of("orders"), system.records.of("stock")
+    meta = CommandMeta(f"poison-{number}", system.clock_us())
+    strange = orders.encode_command(meta, "o0000", RecordStockAnswer("SKU-0~o0000~1", "SKU-0", "nonsense", 1))
+    misplaced = stock.encode_command(meta, "SKU-0", ReceiveStock("main", 5))
+    topic, key, value = (
+        (stock.commands, b"SKU-0", b"\x00\x00\x00\xff\xffnonsense"),
+        (orders.commands, b"o0000", None),
+        (stock.commands, b"SKU-1", b"\x01"),
+        (stock.commands, b"SKU-1", misplaced),
+        (orders.commands, b"o0000", strange),
+    )[number % POISONS]
+    number_of = clients.partition_of_key(key, system.partitions)
+    system.broker.append(system.broker.logs[topic, number_of], key, value, None, None)
 
 
 def calm(system: System, edge: Edge) -> None:
@@ -158,7 +177,3 @@ def calm(system: System, edge: Edge) -> None:
         worker.fates.clear()
         worker.clock_skew_us = 0
         worker.wake()
-
-
-def armed(worker: Worker) -> list[Any]:
-    return worker.armed

@@ -18,7 +18,9 @@ Key = tuple[str, int]
 class Member:
     """One consumer in the group. `owned` is what it holds (until it says otherwise), `given` what the group lets it have."""
 
-    def __init__(self, member_id: str, instance: str, client_id: str, topics: Sequence[str], session_us: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, member_id: str, instance: str, client_id: str, topics: Sequence[str], session_us: int, wake: Callable[[], None]
+    ) -> None:
         self.member_id, self.instance, self.client_id = member_id, instance, client_id
         self.topics, self.session_us, self.wake = tuple(topics), session_us, wake
         self.owned: set[Key] = set()
@@ -32,7 +34,9 @@ class Member:
 class Group:
     """One consumer group."""
 
-    def __init__(self, name: str, topics: Mapping[str, int], now_us: Callable[[], int], later: Callable[[int, Callable[[], None]], None]) -> None:
+    def __init__(
+        self, name: str, topics: Mapping[str, int], now_us: Callable[[], int], later: Callable[[int, Callable[[], None]], None]
+    ) -> None:
         self.name, self.topics, self.now_us, self.later = name, topics, now_us, later
         self.members: dict[str, Member] = {}
         self.generation = 0

@@ -9,6 +9,7 @@ from orderflow.streams import checkers
 from orderflow.streams.checkers import Asked, Ledger, Seen, Violation
 from orderflow.streams.replay import Tables
 from simulation.edges import Edge
+from simulation.faults import POISONED
 from simulation.log import Message
 from simulation.system import System
 
@@ -57,11 +58,11 @@ def violations(system: System, edge: Edge, events: list[Seen]) -> Iterator[Viola
 
 def _expected_dead_letters(edge: Edge, parked: dict[tuple[str, int, int], str]) -> Iterator[Violation]:
     """Only what the run poisoned on purpose is parked, and all of it."""
-    wanted = {"EMPTY", "UNDECODABLE"} | ({"TOO_LARGE"} if edge.load.oversized else set())
+    wanted = POISONED | ({"TOO_LARGE"} if edge.load.oversized else set())
     for where, reason in parked.items():
         if reason not in wanted:
             yield Violation("I17", f"{where[0]}[{where[1]}]@{where[2]}", f"was parked: {reason}")
-    bad = sum(reason in ("EMPTY", "UNDECODABLE") for reason in parked.values())
+    bad = sum(reason in POISONED for reason in parked.values())
     if bad != edge.load.poison:
         yield Violation("I17", "dead letters", f"{bad} of {edge.load.poison} poisoned records are there")
 
@@ -75,15 +76,15 @@ def _rows(system: System, events: list[Seen]) -> Iterator[Violation]:
                 pass  # told already
     stores: dict[str, Tables] = {}
     for space in system.parts.spaces:
-        changelog = read_changelogs(system, space)
-        yield from checkers.rebuilt(space, events, changelog, "changelog")
-        stores[space.name] = owned = read_stores(system, space)
+        changelog, owned = read_changelogs(system, space), read_stores(system, space)
         for table, rows in changelog.items():
             there = owned[table]
-            for key in rows.keys() | there.keys():
+            for key in rows.keys() | there.keys() if rows != there else ():
                 if rows.get(key) != there.get(key):
-                    what = f"store {there.get(key)}; changelog {rows.get(key)}"
+                    what = f"store {there.get(key)!r}; changelog {rows.get(key)!r}"
                     yield Violation("I12", f"{space.name}.{table} {key}", what)
+        stores[space.name] = decoded = _decoded(system, space, owned)
+        yield from checkers.rebuilt(space, events, decoded, "store")
     for sku, row in stores["stock"]["stock"].items():
         yield from ledger.differs("main", sku, row.cells)
     yield from checkers.owners(stores["stock"]["reservation"], stores["orders"]["order"])
@@ -116,27 +117,39 @@ def read_commands(system: System, space: str) -> Iterator[Asked]:
         yield Asked(space, record.partition(), record.offset(), meta, key, value)
 
 
-def read_changelogs(system: System, space: Any) -> Tables:
+Raw = dict[str, dict[bytes, bytes]]
+"""Table name -> row key -> row as it is stored."""
+
+
+def read_changelogs(system: System, space: Any) -> Raw:
     """The rows a restore from nothing would give, head and answer included."""
-    records, tables = system.records.of(space.name), Tables()
+    tables = Raw()
     for spec in space.tables:
-        rows: dict[str, Any] = {}
-        for record in _topic(system, records.changelog(spec.name)):
-            rows[(record.key() or b"").decode()] = record.value()
-        decode = records.row(spec.name).decode
-        tables[spec.name] = {key: decode(value) for key, value in rows.items() if value is not None}
+        rows: dict[bytes, bytes | None] = {}
+        for record in _topic(system, system.records.of(space.name).changelog(spec.name)):
+            rows[record.key() or b""] = record.value()
+        tables[spec.name] = {key: value for key, value in rows.items() if value is not None}
     return tables
 
 
-def read_stores(system: System, space: Any) -> Tables:
+def read_stores(system: System, space: Any) -> Raw:
     """The rows of the partitions' owners."""
-    topic, tables = system.records.of(space.name).commands, Tables()
+    topic, tables = system.records.of(space.name).commands, Raw()
     for spec in space.tables:
-        rows: dict[str, Any] = {}
+        rows: dict[bytes, bytes] = {}
         for worker in system.workers:
             for (owned, _), partition in worker.engine.partitions.items() if worker.engine is not None else ():
                 if owned == topic:
                     table = partition.rows.tables[spec.name]
-                    rows.update({raw[1:].decode(): table.decode(value) for raw, value in partition.family.scan(table.prefix)})
+                    rows.update({raw[1:]: value for raw, value in partition.family.scan(table.prefix)})
         tables[spec.name] = rows
+    return tables
+
+
+def _decoded(system: System, space: Any, raw: Raw) -> Tables:
+    tables = Tables()
+    for name, rows in raw.items():
+        if name not in ("head", "answer"):
+            decode = system.records.of(space.name).row(name).decode
+            tables[name] = {key.decode(): decode(value) for key, value in rows.items()}
     return tables

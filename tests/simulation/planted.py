@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-
 from msgspec import structs
 
 from orderflow.streams import transaction
@@ -230,5 +229,3 @@ PLANTED: Mapping[str, type[Parts]] = {
     "torn command": TornCommand,
 }
 PREPARES: Mapping[str, Prepare] = {"random order id on retry": _random_order_ids}
-
-

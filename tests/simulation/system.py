@@ -87,8 +87,8 @@ class System:
         if self.running:
             self.running[-1].point(point)
 
-    def add_worker(self, *, static: bool) -> "Worker":
-        worker = Worker(self, len(self.workers), static)
+    def add_worker(self, *, static: bool, instance: str = "") -> "Worker":
+        worker = Worker(self, len(self.workers), static, instance)
         self.workers.append(worker)
         self.scheduler.add(worker.actor)
         return worker
@@ -108,10 +108,11 @@ class System:
 class Worker:
     """One worker: its disk outlives its processes. `armed` are faults that wait for the n-th time a point is reached."""
 
-    def __init__(self, system: System, number: int, static: bool) -> None:
+    def __init__(self, system: System, number: int, static: bool, instance: str = "") -> None:
         self.system, self.number, self.static = system, number, static
         self.sim = system.scheduler
         self.name = f"w{number}"
+        self.instance = instance or self.name
         self.disk = Disk()
         self.actor = Actor(self.name, self._step)
         self.engine: Any = None
@@ -190,12 +191,12 @@ class Worker:
         settings = EngineSettings(
             bootstrap="simulated",
             group=GROUP,
-            instance=name,
+            instance=self.instance,
             static=self.static,
             session_timeout_ms=SESSION_MS,
             transaction_timeout_ms=SESSION_MS,
         )
-        store = system.parts.store(self.disk, name, self.point)
+        store = system.parts.store(self.disk, self.instance, self.point)
         self._processors = {
             system.records.of(space.name).commands: system.parts.processor(space, system.records, system.rules, system.lookups, "sim")
             for space in system.parts.spaces
@@ -353,7 +354,9 @@ class Worker:
             if owned is None or not owned.running or owned.position >= backlog:
                 return
             if value is not None and type(self._decoded(topic, value)).__name__ == "TimerDue":
-                self.system.found.append(f"I16 {topic}[{partition}]: a timer at position {owned.position}, before the backlog's end {backlog}")
+                self.system.found.append(
+                    f"I16 {topic}[{partition}]: a timer at position {owned.position}, before the backlog's end {backlog}"
+                )
 
     def _decoded(self, topic: str, value: bytes) -> Any:
         return self.system.records.unpack(value).value
