@@ -68,39 +68,39 @@ def simulate(
         return
     wanted = iter([seed]) if seed is not None else _seeds(first, seeds or PROFILES[profile])
     total = {"seeds": 0, "events": 0, "simulated_s": 0.0, "cpu_s": 0.0, "ends": 0, "began": time.monotonic()}
-    tasks = ((kind, number, orders) for kind, numbers in _groups(bench, profile, seed, wanted) for number in numbers)
-    for done in _results(bench, tasks, jobs if seed is None else 1, limit):
+    plans = _plans(bench, profile, seed, wanted, orders)
+    for done in _results(bench, plans, jobs if seed is None else 1, limit):
         total["seeds"] += 1
         total["events"] += done.events
         total["simulated_s"] += done.simulated_s
         total["cpu_s"] += done.wall_s
         total["ends"] += done.ends
         if trace or done.problems:
-            result = bench.run.run(bench.run.plan_of(done.seed, done.profile, orders))
+            result = bench.run.run(done.plan)
             if trace:
                 print("\n".join(result.timeline), file=sys.stderr)
             if result.problems:
-                _failed(bench, done.profile, done.seed, result, total, as_json)
+                _failed(bench, profile, result, total, as_json)
         if not as_json and sys.stderr.isatty():
             print(f"\r{total['seeds']} seeds, {total['events']} events", end="", file=sys.stderr, flush=True)
     show({"profile": profile, "passed": True, **_figures(total, jobs)}, as_json, _lines)
 
 
-def _results(bench: Any, tasks: Iterator[tuple[str, int, int | None]], jobs: int, limit_s: float) -> Iterator[Any]:
+def _results(bench: Any, plans: Iterator[Any], jobs: int, limit_s: float) -> Iterator[Any]:
     """What each run came to, in the order of the seeds, so that the first failing one is the same however many processes there are."""
     began = time.monotonic()
     if jobs == 1:
-        for task in tasks:
+        for plan in plans:
             if time.monotonic() - began > limit_s:
                 return
-            yield bench.run.brief(*task)
+            yield bench.run.brief(plan)
         return
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
         waiting: deque[Any] = deque()
         try:
             while True:
-                while len(waiting) < AHEAD * jobs and time.monotonic() - began <= limit_s and (following := next(tasks, None)):
-                    waiting.append(pool.submit(bench.run.brief, *following))
+                while len(waiting) < AHEAD * jobs and time.monotonic() - began <= limit_s and (plan := next(plans, None)) is not None:
+                    waiting.append(pool.submit(bench.run.brief, plan))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -127,16 +127,16 @@ def _seeds(first: int, number: int) -> Iterator[int]:
     return iter(range(first, first + number))
 
 
-def _groups(bench: Any, profile: str, only: int | None, wanted: Iterator[int]) -> Iterator[tuple[str, Iterator[int]]]:
-    """(profile, seeds): the corpus, then what was asked for."""
+def _plans(bench: Any, profile: str, only: int | None, wanted: Iterator[int], orders: int | None) -> Iterator[Any]:
+    """The corpus, then what was asked for."""
     if only is None:
-        for kind, number in bench.corpus.past():
-            yield kind, iter([number])
-    yield profile, wanted
+        yield from (plan for _, plan in bench.corpus.past())
+    yield from (bench.run.plan_of(number, profile, orders) for number in wanted)
 
 
-def _failed(bench: Any, profile: str, seed: int, result: Any, total: dict[str, Any], as_json: bool) -> None:
+def _failed(bench: Any, profile: str, result: Any, total: dict[str, Any], as_json: bool) -> None:
     """Say which seed failed and how, shrink it, and end."""
+    seed = result.plan.seed
     if not as_json:
         print(f"\nseed {seed} of profile {profile} FAILED:", file=sys.stderr)
         for problem in result.problems[:10]:
@@ -155,6 +155,7 @@ def _failed(bench: Any, profile: str, seed: int, result: Any, total: dict[str, A
             "faults": [str(fault) for fault in small.plan.faults],
             "problems": small.problems,
             "timeline": small.timeline[-TAIL_LINES:],
+            "corpus": bench.corpus.line_of(small.plan, small.problems[0][:100]),
         },
         "again": f"orderflow simulate --profile {profile} --seed {seed} --trace",
         **_figures(total),
@@ -194,6 +195,7 @@ def _failed_lines(document: dict[str, Any]) -> Iterator[str]:
     yield from (f"problem  {problem[:600]}" for problem in small["problems"][:10])
     yield "the last steps:"
     yield from (line[:200] for line in small["timeline"])
+    yield f"for the corpus: {small['corpus']}"
     yield f"again: {document['again']}"
 
 

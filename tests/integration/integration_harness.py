@@ -100,7 +100,7 @@ class Rig:
 
     def __init__(self, system: System, names: Catalog, records: Records, gate: Path) -> None:
         self.system, self.names, self.records = system, names, records
-        self.bootstrap, self.registry = system.servers
+        self.bootstrap = system.servers.bootstrap
         self._gate = gate
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         self._producer = Producer(
@@ -149,14 +149,13 @@ class Rig:
         def is_over(answer: Answer) -> bool:
             return answer.status == 200 and answer.json["state"] not in ("pending", "cancel_pending")
 
-        return (await eventually(lambda: self.get(f"/api/v1/orders/{order_id}"), is_over)).json
+        answer: Answer = await eventually(lambda: self.get(f"/api/v1/orders/{order_id}"), is_over)
+        return answer.json
 
     # -- logs ---------------------------------------------------------------------------------------------------------------------
-    def command(
-        self, space: str, key: str, command: Any, *, command_id: str = "", tenant: str = "main", reply_to: ReplyTo | None = None
-    ) -> Raw:
+    def command(self, space: str, key: str, command: Any, *, command_id: str = "", reply_to: ReplyTo | None = None) -> Raw:
         """A command as it would stand in the log of its key."""
-        meta = CommandMeta(command_id or uuid.uuid4().hex, now(), tenant=tenant, actor="test", principal="test", reply_to=reply_to)
+        meta = CommandMeta(command_id or uuid.uuid4().hex, now(), actor="test", principal="test", reply_to=reply_to)
         mine = self.records.of(space)
         return Raw(mine.commands, key.encode(), mine.encode_command(meta, key, command))
 

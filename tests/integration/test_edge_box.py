@@ -190,6 +190,7 @@ REFUSED = [
     ("orders", "a delivery of nothing", ORDERS + "/{key}/delivery", {}, 404, "NOT_FOUND"),
     ("stock", "more than there is", ADJUST, {"delta": -11, "reason": "count"}, 409, "WOULD_GO_NEGATIVE"),
     ("stock", "another count than expected", ADJUST, {"delta": -1, "reason": "count", "expected": 9}, 409, "VERSION_CONFLICT"),
+    ("stock", "a count at a place nobody knows", ADJUST, {"delta": 1, "reason": "count", "location_id": "mars"}, 422, "UNKNOWN_LOCATION"),
     ("stock", "units at a place nobody knows", RECEIPTS, {"qty": 1, "location_id": "mars"}, 422, "UNKNOWN_LOCATION"),
 ]
 

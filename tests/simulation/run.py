@@ -172,8 +172,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
 class Brief(Struct):
     """What a run came to, small enough to be sent between processes."""
 
-    profile: str
-    seed: int
+    plan: Plan
     problems: list[str]
     events: int
     simulated_s: float
@@ -181,8 +180,7 @@ class Brief(Struct):
     ends: int
 
 
-def brief(profile: str, seed: int, orders: int | None = None) -> Brief:
-    """Run the seed of a profile."""
-    result = run(plan_of(seed, profile, orders))
-    ends = sum(result.exits.values())
-    return Brief(profile, seed, result.problems, result.events, result.simulated_s, result.wall_s, ends)
+def brief(plan: Plan) -> Brief:
+    """Run the plan."""
+    result = run(plan)
+    return Brief(plan, result.problems, result.events, result.simulated_s, result.wall_s, sum(result.exits.values()))

@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 START_US = 1_800_000_000_000_000
-DEPTH_MAX = 3
+DEPTH_MAX = 12
+INTERLEAVE_DEPTH_MAX = 3
 TIMELINE_LINES = 4000
 
 
@@ -106,9 +107,10 @@ class Scheduler:
             self.wake(what, max(0, woken - self.now_us))
 
     def others(self, for_us: int) -> None:
-        """Run everybody else for this long: the caller stands still in the middle of its step."""
+        """Run everybody else for this long: the caller stands still in the middle of its step. Too deep, only time passes."""
         until = self.now_us + for_us
         if self.depth >= DEPTH_MAX:
+            self.now_us = until
             return
         self.depth += 1
         try:
@@ -120,7 +122,7 @@ class Scheduler:
 
     def maybe_others(self) -> None:
         """Now and then something happens between two requests of one step."""
-        if self.interleave and self.random.random() < self.interleave:
+        if self.interleave and self.depth < INTERLEAVE_DEPTH_MAX and self.random.random() < self.interleave:
             self.others(int(self.random.expovariate(1 / 3_000)))
 
     # -- what happened ------------------------------------------------------------------------------------------------------------
