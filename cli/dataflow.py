@@ -61,9 +61,9 @@ def view(prefix: str = "orderflow") -> list[SpaceView]:
 
 
 def reason_places(reason: str) -> list[str]:
-    """Where the rules name a reason: `streams/domain/stock.py:171`."""
+    """Where the rules, or the turn around them, name a reason: `streams/domain/stock.py:171`."""
     found = []
-    for file in (*sorted(DOMAIN.glob("*.py")), *sorted(DOMAIN.parent.glob("*.py"))):
+    for file in (*sorted(DOMAIN.glob("*.py")), DOMAIN.parent / "turn.py"):
         if file.name == "reasons.py":
             continue
         for number, line in enumerate(file.read_text().splitlines(), 1):

@@ -23,6 +23,8 @@ PREFIX = "ORDERFLOW_"
 OTHERS: Mapping[str, str] = {
     "ORDERFLOW_URL": "base URL of the edge for the commands that go through it",
     "ORDERFLOW_MAVEN_URL": "where the box fetches Kafka and the registry from",
+    "ORDERFLOW_CODEC": "which engine codes Avro: compiled, python, or auto, which is compiled where the extension is built",
+    "ORDERFLOW_BUILD_CODEC": "while installing: `required` fails when the codec's extension cannot be compiled",
     "ORDERFLOW_FAULT": "tests only: a named point at which the process ends itself",
     "ORDERFLOW_TEST_BOOTSTRAP": "tests only: the Kafka they use",
     "ORDERFLOW_TEST_REGISTRY": "tests only: the registry they use",
@@ -46,14 +48,17 @@ def variable(field: str) -> str:
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Every variable of ours that nobody reads, with the nearest name that somebody does."""
+    """Every variable of ours that nobody reads, with the nearest name that somebody does; and a codec that cannot be had."""
+    from orderflow.schemas import codec
+
     known = {variable(field) for model in models().values() for field in model.model_fields} | set(OTHERS)
     found = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
             found.append(f"{name} is no setting" + (f": did you mean {near[0]}?" if near else ""))
-    return found
+    refused = codec.refusal(environ.get("ORDERFLOW_CODEC") or "auto")
+    return [*found, refused] if refused else found
 
 
 def read(model: "type[Model]", **options: Any) -> "tuple[Model | None, list[str]]":
@@ -147,9 +152,14 @@ def entries(environ: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]
 
 
 def other_values(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str, str]]:
-    """The variables outside the settings classes: name, value, source."""
+    """The variables outside the settings classes: name, value (of the codec: with the engine that runs), source."""
+    from orderflow.schemas import codec
+
     for name in OTHERS:
-        yield name, environ.get(name, ""), "environment" if name in environ else "default"
+        value = environ.get(name, "")
+        if name == "ORDERFLOW_CODEC":
+            value = f"{value or 'auto'} ({codec.ENGINE})"
+        yield name, value, "environment" if name in environ else "default"
 
 
 def _fault(error: Mapping[str, Any]) -> str:

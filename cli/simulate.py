@@ -212,6 +212,7 @@ def _planted(bench: Any, profile: str, orders: int | None, first: int, seeds: in
                 break
         seconds = round(time.monotonic() - began, 1)
         tried = (found if found is not None else first + seeds - 1) - first + 1
+        print(f"{name}: {'seed ' + str(found) if found is not None else 'not found'}, {seconds} s", file=sys.stderr, flush=True)
         yield {"bug": name, "found": found is not None, "seeds": tried, "seconds": seconds, "by": problem[:200]}
 
 

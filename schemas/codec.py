@@ -1,20 +1,38 @@
 """Avro bytes <-> values, compiled once per record.
 
-`compile_record` reads a self-contained schema and makes two functions of straight-line Python (emit.py) with a careful twin behind
-them (plain.py). Their bytes equal fastavro's, which tests/unit/test_codec.py checks for every record of the catalogue.
+`compile_record` reads a self-contained schema and makes two functions, by one of two engines: a walk in C where the extension is built
+(_codec.pyx), else straight-line Python (emit.py). Behind either stands the careful twin (plain.py). The bytes of all equal fastavro's,
+which tests/unit/test_codec.py checks for every record of the catalogue. ORDERFLOW_CODEC chooses the engine.
 
 Wire: `header` (magic byte 0 and the schema id, see `header_of`), then the record. Arrays are tuples, maps dicts, optionals `X | None`,
 enums members of their class, timestamps and dates plain integers. Values are trusted to have the types of their class as far as Python's
 equality goes: what is no number is refused, but True passes for 1 where the fast way is taken.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from orderflow.schemas import emit
 from orderflow.schemas.avsc import Array, Enum, Json, Map, Node, Nullable, Record, parse
 from orderflow.schemas.plain import CodecError, Layout, Makers
 
+
+def _engines() -> Mapping[str, ModuleType]:
+    try:
+        from orderflow.schemas import _codec
+    except ImportError:
+        return {"python": emit}
+    return {"compiled": _codec, "python": emit}
+
+
+ENGINES = _engines()
+"""Those at hand by name, the faster one first: modules with `encoder(layout, otherwise)` and `decoder(layout, otherwise)`."""
+CHOICES = ("auto", "python", "compiled")
+CHOICE = os.environ.get("ORDERFLOW_CODEC") or "auto"
+ENGINE: str = CHOICE if CHOICE in ENGINES else next(iter(ENGINES))
+"""The engine of this process: `compiled` or `python`."""
 HEADER_BYTES = 5
 """Confluent framing: one zero byte, four bytes of schema id, big-endian."""
 
@@ -29,6 +47,15 @@ class RecordCodec(NamedTuple):
     decode: Callable[[bytes], Any]
 
 
+def refusal(choice: str = CHOICE) -> str:
+    """Why this ORDERFLOW_CODEC cannot be kept; empty when it can."""
+    if choice not in CHOICES:
+        return f"ORDERFLOW_CODEC={choice}: it is one of {', '.join(CHOICES)}"
+    if choice != "auto" and choice not in ENGINES:
+        return f"ORDERFLOW_CODEC={choice}: the extension is not built; ORDERFLOW_BUILD_CODEC=required pip install tells what is missing"
+    return ""
+
+
 def header_of(schema_id: int) -> bytes:
     """The five bytes before a record written under this registry id."""
     return b"\0" + schema_id.to_bytes(4, "big")
@@ -41,17 +68,21 @@ def schema_id_of(data: bytes) -> int:
     return int.from_bytes(data[1:HEADER_BYTES], "big")
 
 
-def compile_record(schema: Json, makers: Makers, lead: int = 0, header: bytes = b"") -> RecordCodec:
+def compile_record(schema: Json, makers: Makers, lead: int = 0, header: bytes = b"", engine: str = ENGINE) -> RecordCodec:
     """The codec of one record.
 
     `schema` is self-contained (`avsc.expanded`). `makers` has the class of every record and enum in it by Avro full name; a record's is
     called with its values in field order. With `lead=2` the record's first two fields are meta and key and stand outside of the value.
-    CodecError when a class is missing or has other fields, in another order, than its record.
+    CodecError when a class is missing or has other fields, in another order, than its record. RuntimeError when ORDERFLOW_CODEC asks for
+    an engine that is not at hand.
     """
+    if refused := refusal():
+        raise RuntimeError(refused)
     if lead not in (0, 2):
         raise CodecError(f"lead is 0 or 2, not {lead}")
     layout = bind(parse(schema), makers, lead, header)
-    return RecordCodec(emit.encoder(layout, layout.encode), emit.decoder(layout, layout.decode))
+    made = ENGINES[engine]
+    return RecordCodec(made.encoder(layout, layout.encode), made.decoder(layout, layout.decode))
 
 
 def bind(record: Record, makers: Makers, lead: int = 0, header: bytes = b"") -> Layout:
@@ -83,4 +114,16 @@ def _check(node: Node, layout: Layout, lead: int) -> None:
             pass
 
 
-__all__ = ["HEADER_BYTES", "CodecError", "RecordCodec", "bind", "compile_record", "header_of", "schema_id_of"]
+__all__ = [
+    "CHOICES",
+    "ENGINE",
+    "ENGINES",
+    "HEADER_BYTES",
+    "CodecError",
+    "RecordCodec",
+    "bind",
+    "compile_record",
+    "header_of",
+    "refusal",
+    "schema_id_of",
+]

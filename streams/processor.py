@@ -13,7 +13,7 @@ from orderflow.streams.batch import Batch, Headers, Output, Parked, Record, Resu
 from orderflow.streams.domain.contract import CommandMeta, Get, ReplyTo, Settings
 from orderflow.streams.records import Records, SpaceRecords
 from orderflow.streams.topology import KeySpace
-from orderflow.streams.turn import ANSWER_KEPT_US, CommandTurn
+from orderflow.streams.turn import ANSWER_KEPT_US, RECORD_BYTES_MAX, CommandTurn, size_of
 from orderflow.streams.wire import Reply
 from orderflow.tables.rows import Rows
 
@@ -134,7 +134,9 @@ class Processor:
         if isinstance(command, tuple) and command[0].reply_to is not None:
             meta, key, _ = command
             reply = Reply(meta.reply_to.request_id, meta.command_id, key, 0, "refused", "PARKED")
-            letters.append(self.reply_output(meta.reply_to, reply))
+            answer = self.reply_output(meta.reply_to, reply)
+            if size_of(answer) <= RECORD_BYTES_MAX:
+                letters.append(answer)
         return letters
 
     def reply_output(self, to: ReplyTo, reply: Reply) -> Output:

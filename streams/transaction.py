@@ -31,6 +31,9 @@ ABORTABLE: frozenset[tuple[str, str]] = frozenset(
 )
 """(call, librdkafka code) that end in an abort even where librdkafka does not say so itself; all others follow `outcome`."""
 
+NEVER_BETTER = frozenset({"MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "UNKNOWN_TOPIC_OR_PART"})
+"""Codes that doing the batch again would meet again: to retry them would stop the worker without a word."""
+
 
 class Aborted(Exception):
     """The open transaction is gone; nothing of it is visible; the worker goes back to its last committed positions."""
@@ -42,6 +45,8 @@ class Fatal(Exception):
 
 def outcome(call: str, error: KafkaError) -> str:
     """`retry`, `abort` or `exit`: what a failed transactional call leads to."""
+    if error.name() in NEVER_BETTER:
+        return "exit"
     if error.retriable() and error.name() != "_TIMED_OUT":
         return "retry"
     if error.txn_requires_abort() or (call, error.name()) in ABORTABLE:

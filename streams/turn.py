@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FOLLOW_UPS_MAX = 32
 REPLIES_MAX = 8
 RECORD_BYTES_MAX = 1_000_000
+HEADER_OVERHEAD_BYTES = 10
 ANSWER_KEPT_US = 7 * 24 * 3600 * 1_000_000
 ANSWERS_PRUNED_PER_INSERT = 2
 
@@ -319,8 +320,13 @@ class CommandTurn:
         ]
 
     def check_sizes(self) -> None:
-        """Refuse the whole command when one of its outputs could not be written."""
-        sizes = [len(output.value or b"") for output in (*self.outputs, *self.snapshots.values())]
-        largest = max((*sizes, *self.rows.staged_bytes()), default=0)
+        """Refuse the whole command when one of its outputs could not be written: key, value and headers count."""
+        largest = max((*map(size_of, (*self.outputs, *self.snapshots.values())), *self.rows.staged_bytes()), default=0)
         if largest > RECORD_BYTES_MAX:
             raise Parked("TOO_LARGE", f"{self.name} would write a record of {largest} bytes; the limit is {RECORD_BYTES_MAX}")
+
+
+def size_of(output: Output) -> int:
+    """Bytes of a record as the broker counts them, a little generously."""
+    headers = sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in output.headers or ())
+    return len(output.key) + len(output.value or b"") + headers

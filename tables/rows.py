@@ -140,8 +140,8 @@ class Rows:
         self._staged[raw] = (table, row, None if row is None else table.encode(row))
 
     def staged_bytes(self) -> Iterable[int]:
-        """The sizes of the staged rows, for the check before the first produce."""
-        return (len(value) for _, _, value in self._staged.values() if value is not None)
+        """The sizes of the staged rows with their keys, for the check before the first produce."""
+        return (len(raw) + len(value) for raw, (_, _, value) in self._staged.items() if value is not None)
 
     def accept(self) -> None:
         """The command is decided: its changes join the open transaction."""

@@ -191,7 +191,7 @@ def test_a_place_without_a_letter_is_an_error(rig: Rig) -> None:
 
 
 LARGE: dict[str, Make] = {
-    "its headers": lambda rig, sku: receipt(rig, sku, 1)._replace(headers=(("traceparent", b"x" * (INPUT_BYTES_MAX - 300)),)),
+    "its headers": lambda rig, sku: receipt(rig, sku, 1)._replace(headers=(("traceparent", b"x" * (INPUT_BYTES_MAX - 360)),)),
     "its key": lambda rig, sku: rig.command("stock", sku + "k" * 330_000, AdjustStock("main", delta=1, reason="count")),
     "its id": lambda rig, sku: receipt(rig, sku, 1, command_id="i" * 990_000),
     "a name in it": lambda rig, sku: rig.command("stock", sku, ReleaseReservation(f"{sku}~{'o' * (INPUT_BYTES_MAX - 600)}~1")),

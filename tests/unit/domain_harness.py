@@ -64,7 +64,7 @@ def select(space: topology.KeySpace, rows: Any, refs: Iterable[Get | Range]) -> 
                 values[field] = held
             continue
         index = space.table(ref.table).indexes[ref.index] if ref.index else None
-        entries = sorted((key if index is None else index(row) or "", key) for key, row in held.items())
+        entries = sorted((key if index is None else index(key, row) or "", key) for key, row in held.items())
         keys = [key for entry, key in entries if entry.startswith(ref.prefix)][: ref.limit]
         values.setdefault(field, {}).update({key: held[key] for key in keys})
     return space.rules.State(key=rows.key, **values)

@@ -1,7 +1,8 @@
-"""The compiled codec against fastavro, against its careful twin, and against hostile bytes, for every record of the catalogue."""
+"""Both engines of the codec against fastavro, against their careful twin, and against hostile bytes, for every record of the catalogue."""
 
 import io
 from enum import StrEnum
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, defstruct
 
-from orderflow.schemas import avsc, emit
-from orderflow.schemas.codec import CodecError, RecordCodec, bind, compile_record, header_of, schema_id_of
+from orderflow.schemas import avsc
+from orderflow.schemas.codec import ENGINES, CodecError, RecordCodec, bind, compile_record, header_of, schema_id_of
 from orderflow.schemas.plain import Layout
 
 HEADER = header_of(7)
@@ -22,7 +23,7 @@ INSTANTS = LONGS | st.integers(1_600_000_000_000_000, 1_900_000_000_000_000)
 
 
 class GaveUp(Exception):
-    """The generated code handed over to its careful twin."""
+    """An engine handed over to its careful twin."""
 
 
 def give_up(*_: Any) -> Any:
@@ -97,7 +98,8 @@ def strategy(node: avsc.Node, made: dict[str, Any], default: Any = None) -> st.S
             return st.builds(made[node.name], *(strategy(f.node, made, f.default) for f in node.fields))
 
 
-def case(name: str) -> Case:
+@cache
+def case(name: str, engine: str) -> Case:
     schema = avsc.expanded(name)
     record = avsc.parse(schema)
     lead = 2 if record.fields[0].name == "meta" else 0
@@ -105,55 +107,59 @@ def case(name: str) -> Case:
     layout = bind(record, made, lead, HEADER)
     value = st.builds(made[name], *(strategy(f.node, made, f.default) for f in record.fields[lead:]))
     values = st.tuples(*(strategy(f.node, made) for f in record.fields[:lead]), value)
-    fast = RecordCodec(emit.encoder(layout, give_up), emit.decoder(layout, give_up))
+    fast = RecordCodec(ENGINES[engine].encoder(layout, give_up), ENGINES[engine].decoder(layout, give_up))
     oracle = fastavro.parse_schema(avsc.without_logical_types(schema))
-    return Case(layout, compile_record(schema, made, lead, HEADER), fast, values, oracle)
+    return Case(layout, compile_record(schema, made, lead, HEADER, engine), fast, values, oracle)
 
 
-CASES = {name: case(name) for name in RECORDS}
 every_record = pytest.mark.parametrize("name", RECORDS)
+built = pytest.mark.skipif("compiled" not in ENGINES, reason="the extension is not built, which test_codec_engines.py judges")
+every_engine = pytest.mark.parametrize("engine", ["python", pytest.param("compiled", marks=built)])
 
 
+@every_engine
 @every_record
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_bytes_equal_fastavro_and_come_back_as_the_value(name: str, data: st.DataObject) -> None:
-    case = CASES[name]
-    values = data.draw(case.values)
-    expected = case.by_fastavro(values)
-    assert case.codec.encode(*values) == expected
-    assert case.layout.encode(*values) == expected
-    assert case.codec.decode(expected) == case.given(values)
-    assert case.layout.decode(expected) == case.given(values)
+def test_bytes_equal_fastavro_and_come_back_as_the_value(name: str, engine: str, data: st.DataObject) -> None:
+    each = case(name, engine)
+    values = data.draw(each.values)
+    expected = each.by_fastavro(values)
+    assert each.codec.encode(*values) == expected
+    assert each.layout.encode(*values) == expected
+    assert each.codec.decode(expected) == each.given(values)
+    assert each.layout.decode(expected) == each.given(values)
 
 
+@every_engine
 @every_record
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_cut_short_or_made_longer_is_refused(name: str, data: st.DataObject) -> None:
-    case = CASES[name]
-    encoded = case.codec.encode(*data.draw(case.values))
+def test_cut_short_or_made_longer_is_refused(name: str, engine: str, data: st.DataObject) -> None:
+    each = case(name, engine)
+    encoded = each.codec.encode(*data.draw(each.values))
     for cut in data.draw(st.sets(st.integers(0, len(encoded) - 1), max_size=20)):
         with pytest.raises(CodecError):
-            case.codec.decode(encoded[:cut])
+            each.codec.decode(encoded[:cut])
     with pytest.raises(CodecError):
-        case.codec.decode(encoded + data.draw(st.binary(min_size=1, max_size=3)))
+        each.codec.decode(encoded + data.draw(st.binary(min_size=1, max_size=3)))
 
 
+@every_engine
 @every_record
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_a_wrong_type_anywhere_is_refused_naming_the_record(name: str, data: st.DataObject) -> None:
-    case = CASES[name]
-    values = data.draw(case.values)
-    fields = case.layout.record.fields[case.layout.lead :]
+def test_a_wrong_type_anywhere_is_refused_naming_the_record(name: str, engine: str, data: st.DataObject) -> None:
+    each = case(name, engine)
+    values = data.draw(each.values)
+    fields = each.layout.record.fields[each.layout.lead :]
     field = data.draw(st.sampled_from(fields))
     wrong = data.draw(st.sampled_from([b"bytes", 1.5, {"a": 1}, object(), [1, 2.5], (object(),), 1 << 64, "\ud800"]))
     if isinstance(field.node, avsc.Scalar) and field.node.kind == "bytes" and isinstance(wrong, bytes):
         return
     kept = {f.name: getattr(values[-1], f.name) for f in fields}
     with pytest.raises(CodecError, match=name.replace(".", r"\.") + r"\." + field.name):
-        case.codec.encode(*values[:-1], SimpleNamespace(**kept | {field.name: wrong}))
+        each.codec.encode(*values[:-1], SimpleNamespace(**kept | {field.name: wrong}))
 
 
 TYPICAL = {
@@ -188,28 +194,30 @@ def typical_values(case: Case, *, full: bool) -> tuple[Any, ...]:
     return (*(typical(f.node, made, full=full) for f in fields[:lead]), value)
 
 
+@every_engine
 @every_record
 @pytest.mark.parametrize("full", [True, False])
-def test_typical_values_never_need_the_careful_twin(name: str, full: bool) -> None:
-    case = CASES[name]
-    values = typical_values(case, full=full)
-    encoded = case.fast.encode(*values)
-    assert encoded == case.by_fastavro(values)
-    assert case.fast.decode(encoded) == case.given(values)
+def test_typical_values_never_need_the_careful_twin(name: str, engine: str, full: bool) -> None:
+    each = case(name, engine)
+    values = typical_values(each, full=full)
+    encoded = each.fast.encode(*values)
+    assert encoded == each.by_fastavro(values)
+    assert each.fast.decode(encoded) == each.given(values)
 
 
+@every_engine
 @every_record
 @pytest.mark.parametrize("full", [True, False])
-def test_every_damaged_byte_is_refused_or_means_the_same_to_both_twins(name: str, full: bool) -> None:
-    case = CASES[name]
-    encoded = case.codec.encode(*typical_values(case, full=full))
+def test_every_damaged_byte_is_refused_or_means_the_same_to_both_twins(name: str, engine: str, full: bool) -> None:
+    each = case(name, engine)
+    encoded = each.codec.encode(*typical_values(each, full=full))
     for place in range(len(encoded)):
         for byte in b"\0\1\2\3\4\x7f\x80\x81\xff":
-            compare_twins(case, encoded[:place] + bytes((byte,)) + encoded[place + 1 :])
+            compare_twins(each, encoded[:place] + bytes((byte,)) + encoded[place + 1 :])
 
 
 def compare_twins(case: Case, data: bytes) -> None:
-    """The generated code gives up where the careful twin refuses; where it does not give up both find the same."""
+    """The engine gives up where the careful twin refuses; where it does not give up both find the same."""
     try:
         careful = case.layout.decode(data)
     except CodecError:
@@ -219,15 +227,16 @@ def compare_twins(case: Case, data: bytes) -> None:
         assert case.codec.decode(data) == careful
 
 
+@every_engine
 @every_record
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_several_damaged_bytes_too(name: str, data: st.DataObject) -> None:
-    case = CASES[name]
-    damaged = bytearray(case.codec.encode(*data.draw(case.values)))
+def test_several_damaged_bytes_too(name: str, engine: str, data: st.DataObject) -> None:
+    each = case(name, engine)
+    damaged = bytearray(each.codec.encode(*data.draw(each.values)))
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    compare_twins(case, bytes(damaged))
+    compare_twins(each, bytes(damaged))
 
 
 PAIR = {
@@ -245,14 +254,17 @@ class Pair(Struct, frozen=True):
     counts: dict[str, int]
 
 
-pair = compile_record(PAIR, {"test.Pair": Pair})
+PAIRS = {engine: compile_record(PAIR, {"test.Pair": Pair}, engine=engine) for engine in ENGINES}
 
 
-def test_several_blocks_and_blocks_with_a_size_are_read() -> None:
+@every_engine
+def test_several_blocks_and_blocks_with_a_size_are_read(engine: str) -> None:
+    pair = PAIRS[engine]
     assert pair.decode(b"\2\2a\4\2b\2c\0\0") == Pair(("a", "b", "c"), {})
     assert pair.decode(b"\1\4\2a\0\1\6\2k\6\0") == Pair(("a",), {"k": 3})
 
 
+@every_engine
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -269,12 +281,13 @@ def test_several_blocks_and_blocks_with_a_size_are_read() -> None:
         (b"\0\0\0", "1 bytes after the record"),
     ],
 )
-def test_hostile_bytes_are_refused_at_once(data: bytes, message: str) -> None:
+def test_hostile_bytes_are_refused_at_once(data: bytes, message: str, engine: str) -> None:
     with pytest.raises(CodecError, match=message):
-        pair.decode(data)
+        PAIRS[engine].decode(data)
 
 
-def test_enums_outside_their_symbols_are_refused() -> None:
+@every_engine
+def test_enums_outside_their_symbols_are_refused(engine: str) -> None:
     class Color(StrEnum):
         RED = "red"
         BLUE = "blue"
@@ -284,7 +297,7 @@ def test_enums_outside_their_symbols_are_refused() -> None:
 
     enum = {"type": "enum", "name": "test.Color", "symbols": ["RED", "BLUE"]}
     schema = {"type": "record", "name": "test.Thing", "fields": [{"name": "color", "type": enum}]}
-    codec = compile_record(schema, {"test.Thing": Thing, "test.Color": Color})
+    codec = compile_record(schema, {"test.Thing": Thing, "test.Color": Color}, engine=engine)
     assert codec.encode(Thing(Color.BLUE)) == b"\2"
     assert codec.decode(b"\2").color is Color.BLUE
     for data in (b"\4", b"\1", b"\x80\1"):
@@ -294,16 +307,18 @@ def test_enums_outside_their_symbols_are_refused() -> None:
         codec.encode(Thing("green"))  # type: ignore[arg-type]
 
 
-def test_long_lists_and_long_strings_take_the_careful_way_and_stay_equal() -> None:
+@every_engine
+def test_long_lists_and_long_strings_stay_equal(engine: str) -> None:
     value = Pair(tuple(str(n) for n in range(20_000)), {"x" * 20_000: 1})
     out = io.BytesIO()
     fastavro.schemaless_writer(out, PAIR, {"words": list(value.words), "counts": value.counts})
-    assert pair.encode(value) == out.getvalue()
-    assert pair.decode(out.getvalue()) == value
+    assert PAIRS[engine].encode(value) == out.getvalue()
+    assert PAIRS[engine].decode(out.getvalue()) == value
 
 
-def test_another_header_is_refused() -> None:
-    codec = compile_record(PAIR, {"test.Pair": Pair}, header=header_of(9))
+@every_engine
+def test_another_header_is_refused(engine: str) -> None:
+    codec = compile_record(PAIR, {"test.Pair": Pair}, header=header_of(9), engine=engine)
     with pytest.raises(CodecError, match="header 0000000008 instead of 0000000009"):
         codec.decode(header_of(8) + b"\0\0")
 
@@ -316,20 +331,22 @@ def test_framing() -> None:
             schema_id_of(data)
 
 
-def test_classes_must_fit_their_records() -> None:
+@every_engine
+def test_classes_must_fit_their_records(engine: str) -> None:
     class Swapped(Struct):
         counts: dict[str, int]
         words: tuple[str, ...]
 
     with pytest.raises(CodecError, match="its fields are words, counts, those of .*Swapped.* counts, words"):
-        compile_record(PAIR, {"test.Pair": Swapped})
+        compile_record(PAIR, {"test.Pair": Swapped}, engine=engine)
     with pytest.raises(CodecError, match="test.Pair: no class given"):
-        compile_record(PAIR, {})
+        compile_record(PAIR, {}, engine=engine)
 
 
-def test_a_class_that_refuses_its_values_is_a_codec_error() -> None:
+@every_engine
+def test_a_class_that_refuses_its_values_is_a_codec_error(engine: str) -> None:
     def refuse(*_: Any) -> Any:
         raise ValueError("never")
 
     with pytest.raises(CodecError, match="test.Pair: never"):
-        compile_record(PAIR, {"test.Pair": refuse}).decode(b"\0\0")
+        compile_record(PAIR, {"test.Pair": refuse}, engine=engine).decode(b"\0\0")
