@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from orderflow.cli import invariants, ordering, race, runstate, stuck
+from orderflow.cli import ordering, race, runstate, stuck
 from orderflow.cli.client import DEFAULT_URL, Edge, Unreachable
 from orderflow.cli.terminal import NO, UNAVAILABLE, Failure, fields, group, progress
 from orderflow.cli.topics import Partitions, Prefix
@@ -124,7 +124,7 @@ def verify_invariants(
       69  the broker or the registry does not answer
       78  the topics or schemas do not exist
     """
-    from orderflow.cli import environment
+    from orderflow.cli import environment, invariants
     from orderflow.streams.settings import WorkerSettings
 
     settings = environment.load(WorkerSettings, bootstrap=bootstrap, registry=registry, prefix=prefix, partitions=partitions)
