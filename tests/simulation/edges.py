@@ -174,7 +174,7 @@ class Shop:
         order = f"o{number:04d}"
         wanted = random.sample(self.skus, min(len(self.skus), random.choice((1, 1, 2, 2, 2, 3))))
         lines = tuple(PlacedLine(f"L{n}", sku, random.choice((1, 1, 1, 2, 3))) for n, sku in enumerate(wanted, 1))
-        attributes = {"note": "x" * 999_500} if random.random() < self.edge.load.oversized else {}
+        attributes = {"note": "x" * 1_000_100} if random.random() < self.edge.load.oversized else {}
         command = PlaceOrder(channel="box", lines=lines, attributes=attributes)
         at = random.randrange(max(1, self.window_us))
         self.edge.post("orders", order, command, f"p-{number}", lambda reply: self._placed(order, number, lines, random, reply), at)

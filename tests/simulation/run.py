@@ -154,7 +154,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         answer_lost=random.uniform(0, 0.05) if rough else 0.0,
         late=random.uniform(0, 0.15) if rough else 0.0,
         twice=random.uniform(0, 0.15) if rough else 0.0,
-        oversized=random.choice((0.0, 0.0, 0.0, 0.01)),
+        oversized=random.choice((0.0, 0.0, 0.005, 0.02)),
         poison=random.choice((0, 0, 2, 5)),
     )
     return Plan(
