@@ -28,7 +28,7 @@ from orderflow.connectors.box.process import Child, ChildError, started_at
 from orderflow.schemas.catalog import Catalog
 
 PROGRAM = (sys.executable, "-m", "orderflow.cli")
-READY_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 40.0
 """A process drains within 30 s; then it is ended."""
 PROBE_TIMEOUT_S = 2.0

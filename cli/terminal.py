@@ -53,12 +53,9 @@ def group(help_text: str) -> typer.Typer:
 
 
 def show(value: Any, as_json: bool, lines: Callable[[Any], Iterable[str]]) -> None:
-    """Print a result: as JSON, or as lines for people."""
-    if as_json:
-        print(json.dumps(value, indent=2, default=str))
-        return
-    for line in lines(value):
-        print(line)
+    """Print a result: as JSON, or as lines for people. In one write, so that `| head` does not break the pipe half-way."""
+    text = json.dumps(value, indent=2, default=str) if as_json else "\n".join(lines(value))
+    sys.stdout.write(f"{text}\n" if text else "")
 
 
 def columns(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

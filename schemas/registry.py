@@ -4,9 +4,11 @@ Spoken over the part of Confluent's REST API that Confluent, Karapace and Apicur
 versions, ids, one compatibility level a subject. Refusals are told by status code 409, never by their text.
 """
 
+import http.client
 import json
 import os
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +27,8 @@ from orderflow.schemas.compatibility import problems
 TIMEOUT_S = 5.0
 """A registry answers in milliseconds; who asks can wait and ask again."""
 PARALLEL = 8
+AGAIN_S = (0.1, 0.4, 1.0)
+"""Waits before a request is repeated that the registry dropped or was too busy for. All of ours may be repeated."""
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
@@ -34,6 +38,10 @@ class RegistryError(Exception):
 
 class RegistryUnavailable(RegistryError):
     """The registry does not answer. Wait and try again; nothing is known to be wrong with the data."""
+
+
+class RegistryBusy(RegistryUnavailable):
+    """The registry is there and gave no answer this time: overloaded, or it dropped the connection."""
 
 
 class UnknownSchema(RegistryError):
@@ -103,6 +111,14 @@ class Registry:
             return None
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Any:
+        for wait_s in AGAIN_S:
+            try:
+                return self._ask_once(method, path, body)
+            except RegistryBusy:
+                time.sleep(wait_s)
+        return self._ask_once(method, path, body)
+
+    def _ask_once(self, method: str, path: str, body: Json | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": CONTENT_TYPE}, method=method)
         try:
@@ -116,10 +132,13 @@ class Registry:
                 case 409:
                     raise IncompatibleSchemas(text) from None
                 case code if code >= 500 or code == 429:
-                    raise RegistryUnavailable(text) from None
+                    raise RegistryBusy(text) from None
             raise RegistryError(text) from None
-        except (OSError, json.JSONDecodeError) as error:
-            raise RegistryUnavailable(f"{method} {self.url}{path}: {error}") from error
+        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            dropped = isinstance(cause, http.client.HTTPException | ConnectionResetError | BrokenPipeError | json.JSONDecodeError)
+            kind = RegistryBusy if dropped else RegistryUnavailable
+            raise kind(f"{method} {self.url}{path}: {error}") from error
 
 
 class Change(Struct, frozen=True):

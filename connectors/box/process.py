@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 STOP_TIMEOUT_S = 10.0
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 READY_POLL_S = 0.05
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_MAX_S = 10.0

@@ -1,6 +1,8 @@
 """Registering, refusing and finding schemas at a real registry; starting without it."""
 
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -155,6 +157,43 @@ def test_a_registry_that_is_down_is_unavailable_and_never_unknown(nowhere: str, 
     broken.write_text("{", encoding="utf-8")
     with pytest.raises(RegistryUnavailable, match=r"schemas\.json does not hold all ids either"):
         fetch_ids(nowhere, Catalog(), broken)
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """A registry that drops the first connections and answers 503 to the next, as one under load does."""
+
+    asked = 0
+    dropped, busy = 2, 1
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if self.asked <= self.dropped:
+            self.connection.close()
+            return
+        self.send_response(503 if self.asked <= self.dropped + self.busy else 200)
+        self.end_headers()
+        self.wfile.write(b'{"schema": "{\\"type\\": \\"string\\"}"}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("busy", "asked"), [(1, 4), (9, 4)])
+def test_a_dropped_connection_and_a_busy_registry_are_asked_again_three_times(
+    monkeypatch: pytest.MonkeyPatch, busy: int, asked: int
+) -> None:
+    monkeypatch.setattr(registry, "AGAIN_S", (0.0, 0.0, 0.0))
+    handler = type("Handler", (Flaky,), {"busy": busy})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        if busy == 1:
+            assert schema_by_id(url, 1) == {"type": "string"}
+        else:
+            with pytest.raises(RegistryUnavailable, match="503"):
+                schema_by_id(url, 1)
+        server.shutdown()
+    assert handler.asked == asked  # type: ignore[attr-defined]
 
 
 def test_the_file_serves_only_the_schemas_of_this_version(nowhere: str, tmp_path: Path) -> None:
