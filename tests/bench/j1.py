@@ -11,7 +11,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ ON_HAND = {"plenty": 1000, "scarce": 14}
 PARTITIONS = 4
 BASE_US = 1_775_000_000_000_000
 TOPICS = ("commands", "out", "stock", "reservation", "meta")
+
+Pick = Callable[[random.Random], int]
+"""Which SKU the next command asks for."""
 
 
 class ReserveStock(Struct, frozen=True):
@@ -85,7 +88,12 @@ COMMAND, STOCK, DECIDED, META = _codec(ReserveStock, 1), _codec(StockRow, 2), _c
 
 
 # -- input --------------------------------------------------------------------------------------------------------------------------
-def commands(count: int) -> Iterator[ReserveStock]:
+def uniform(choose: random.Random) -> int:
+    """Every SKU as often as every other."""
+    return choose.randrange(SKUS)
+
+
+def commands(count: int, pick: Pick = uniform) -> Iterator[ReserveStock]:
     """The recorded input: `count` commands, 2 % of them repeats of one of the SKU's partition's recent ones."""
     choose = random.Random(SEED)  # noqa: S311  (a fixed seed is the point)
     recent: list[ReserveStock] = []
@@ -93,7 +101,7 @@ def commands(count: int) -> Iterator[ReserveStock]:
         if recent and choose.random() < REPEATS:
             yield choose.choice(recent)
             continue
-        sku = choose.randrange(SKUS)
+        sku = pick(choose)
         at = BASE_US + number * 100
         command = ReserveStock(
             f"{choose.getrandbits(128):032x}",
@@ -114,15 +122,20 @@ def commands(count: int) -> Iterator[ReserveStock]:
         yield command
 
 
-def prepare(bootstrap: str, prefix: str, count: int) -> None:
-    """Make the topics and write the input once."""
+def make_topics(bootstrap: str, prefix: str, partitions: int = PARTITIONS) -> None:
+    """The topics of one run."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     compact = {"cleanup.policy": "compact"}
-    topics = [NewTopic(f"{prefix}.{name}", PARTITIONS, 1, config={} if name in ("commands", "out") else compact) for name in TOPICS]
+    topics = [NewTopic(f"{prefix}.{name}", partitions, 1, config={} if name in ("commands", "out") else compact) for name in TOPICS]
     for future in admin.create_topics(topics).values():
         future.result()
+
+
+def prepare(bootstrap: str, prefix: str, count: int, partitions: int = PARTITIONS, pick: Pick = uniform) -> None:
+    """Make the topics and write the input once."""
+    make_topics(bootstrap, prefix, partitions)
     producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 1 << 18})
-    for command in commands(count):
+    for command in commands(count, pick):
         while True:
             try:
                 producer.produce(f"{prefix}.commands", COMMAND.encode(command), command.sku.encode())
@@ -240,10 +253,10 @@ def read_all(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes]]:
     consumer.close()
 
 
-def check(bootstrap: str, prefix: str, count: int, on_hand: int) -> dict[str, Any]:
+def check(bootstrap: str, prefix: str, count: int, on_hand: int, pick: Pick = uniform) -> dict[str, Any]:
     """One answer per command and the same for its repeats, nothing oversold, rows equal sums. Raises AssertionError."""
     sent: dict[str, int] = {}
-    for command in commands(count):
+    for command in commands(count, pick):
         sent[command.command_id] = sent.get(command.command_id, 0) + 1
     answers: dict[str, bytes] = {}
     seen: dict[str, int] = {}
