@@ -60,3 +60,35 @@ def used_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def family_s(pid: int) -> float:
+    """CPU seconds a process has used, with its living descendants and the ended ones that were waited for."""
+    used: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        number = int(entry.name)
+        children.setdefault(int(fields[1]), []).append(number)
+        used[number] = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    total, left = 0.0, [pid]
+    while left:
+        number = left.pop()
+        total += used.get(number, 0.0)
+        left.extend(children.get(number, ()))
+    return total
+
+
+def peak_rss_mb(pid: int) -> int:
+    """Most memory a process has held so far, of its own (not what its parent held at the fork); 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) // 1024 if found else 0
