@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from orderflow.streams.batch import Batch
 from orderflow.streams.faults import reach
+from orderflow.streams.outcomes import EXIT, outcome
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
@@ -141,15 +142,12 @@ class Engine:
         self.transaction.poll()
 
     def _send_changelog(self, partition: Partition) -> None:
-        last: dict[str, tuple[bytes, bytes | None]] = {}
-        send, number = self.transaction.send, partition.number
-        for topic, key, value in partition.rows.changelog():
-            before = last.get(topic)
-            if before is not None:
-                send(topic, before[1], before[0], number)
-            last[topic] = (key, value)
-        for topic, (key, value) in last.items():
-            send(topic, value, key, number, None, self._position_of(partition))
+        """The last record per topic tells the partition's new position there."""
+        number = partition.number
+        for topic, records in partition.rows.changelog().items():
+            key, value = records.pop()
+            self.transaction.send_rows(topic, records, number)
+            self.transaction.send(topic, value, key, number, None, self._position_of(partition))
 
     @staticmethod
     def _position_of(partition: Partition) -> Callable[[str, int, int], None]:
@@ -227,7 +225,7 @@ class Engine:
                 f"{record.topic()}[{record.partition()}]: the position of the local state is outside the log ({error.str()}); "
                 "records were deleted before they were processed, or the topic was made anew. Stop, compare, and start with an empty --data."
             )
-        elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+        elif outcome("consume", error) == EXIT:
             raise Fatal(f"{error.name()}: {error.str()}")
         else:
             log.warning("consumer.error", error=error.name(), reason=error.str())

@@ -6,7 +6,7 @@ kill -9 leaves everything that was written; the machine's crash takes the batche
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from orderflow.tables.rocks import META_KEY, Position
@@ -69,6 +69,13 @@ class SimBatch:
 
     def delete(self, family: SimFamily, key: bytes) -> None:
         self.changes.append((family, key, None))
+
+    def change(self, family: SimFamily, changes: Mapping[bytes, bytes | None]) -> None:
+        for key, value in changes.items():
+            if value is None:
+                self.delete(family, key)
+            else:
+                self.put(family, key, value)
 
     def position(self, family: SimFamily, position: Position) -> None:
         self.changes.append((family, META_KEY, position.pack()))

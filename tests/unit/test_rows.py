@@ -54,7 +54,7 @@ def test_a_staged_row_is_seen_by_its_own_command_only_until_it_is_dropped(rows: 
     assert rows.get("note", "a") == Note("first")
     rows.drop()
     assert rows.get("note", "a") is None
-    assert rows.changelog() == []
+    assert rows.changelog() == {}
 
 
 def test_nothing_is_on_disk_before_write(store: Store, rows: Rows) -> None:
@@ -80,7 +80,7 @@ def test_the_changelog_holds_each_key_once_with_its_last_value(rows: Rows) -> No
     for text in ("one", "two", "three"):
         rows.put("note", "a", Note(text))
         rows.accept()
-    ((topic, key, value),) = rows.changelog()
+    ((topic, ((key, value),)),) = rows.changelog().items()
     assert (topic, key, msgspec.json.decode(value or b"")["text"]) == ("notes", b"a", "three")
 
 
