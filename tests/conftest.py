@@ -21,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("orderflow")
     group.addoption("--bootstrap", default=os.environ.get("ORDERFLOW_TEST_BOOTSTRAP"), help="use this Kafka, host:port")
     group.addoption("--registry", default=os.environ.get("ORDERFLOW_TEST_REGISTRY"), help="use this registry, its Confluent-compatible URL")
+    group.addoption("--chaos-rounds", type=int, default=0, help="rounds per fault in tests/chaos; 0 takes each test's own small number")
+    group.addoption("--chaos-seed", type=int, default=1, help="seed of the faults and of the load in tests/chaos")
+    group.addoption("--chaos-down-s", type=float, default=20.0, help="how long the broker is away in the test of an outage")
 
 
 @pytest.fixture(scope="session")
