@@ -20,7 +20,8 @@ from orderflow.streams.outcomes import EXIT, outcome
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
-from orderflow.tables.restore import Restored, Restorer, Wanted
+from orderflow.tables.digest import UNKNOWN, digest
+from orderflow.tables.restore import Meta, Restored, Restorer, Wanted
 from orderflow.tables.rocks import Position, Store
 from orderflow.tables.timers import deadlines, next_due
 from orderflow.tables.world import WORLD, World
@@ -31,6 +32,8 @@ TIMERS_PER_TRANSACTION = 500
 TIMER_RESCAN_S = 0.05
 SEEK_DEADLINE_S = 10.0
 CAUGHT_UP_POLL_S = 0.1
+HAND_OVER_SCAN_S = 0.5
+"""All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
 
 
 class Engine:
@@ -245,7 +248,7 @@ class Engine:
         began, records = self.world.monotonic(), self._open_records
         touched = [partition for partition in self.partitions.values() if partition.touched]
         for partition in touched:
-            meta = MetaRow(partition.position, partition.turn_time, self.settings.transactional_id)
+            meta = MetaRow(partition.position, partition.turn_time, self.settings.transactional_id, partition.digest)
             source = partition.source
             key = f"{source.space}:{partition.number}".encode()
             self.transaction.send(source.meta_topic, source.write_meta(meta), key, partition.number, None, self._position_of(partition))
@@ -271,7 +274,7 @@ class Engine:
     def _write(self, touched: Sequence[Partition]) -> None:
         batch = self.store.batch()
         for partition in touched:
-            position = Position(partition.position, partition.turn_time, dict(partition.positions))
+            position = Position(partition.position, partition.turn_time, dict(partition.positions), self.world.now_us())
             partition.rows.write(batch, position)
             partition.committed = position
         self.store.write(batch)
@@ -342,10 +345,10 @@ class Engine:
         self.on_assigned({(tp.topic, tp.partition) for tp in assigned})
 
     @staticmethod
-    def _meta_reader(source: Log) -> Callable[[bytes], tuple[int, int, str]]:
-        def read(data: bytes) -> tuple[int, int, str]:
+    def _meta_reader(source: Log) -> Callable[[bytes], Meta]:
+        def read(data: bytes) -> Meta:
             meta = source.read_meta(data)
-            return meta.source_offset, meta.turn_time, meta.transactional_id
+            return Meta(meta.source_offset, meta.turn_time, meta.transactional_id, meta.digest, meta.min_reader)
 
         return read
 
@@ -410,12 +413,26 @@ class Engine:
                 self._begin()
                 self.transaction.send(topic, None, key)
         self._commit_or_roll_back()
+        self._publish_digests([partition for partition in going if partition.running])
         for partition in going:
             self._restorer.cancel(partition.source.space, partition.number, partition.ticket)
             del self.partitions[partition.source.topic, partition.number]
         consumer.incremental_unassign(revoked)
         log.info("partitions.revoked", partitions=[f"{tp.topic}[{tp.partition}]" for tp in revoked])
         self.on_revoked({(tp.topic, tp.partition) for tp in revoked})
+
+    def _publish_digests(self, going: Sequence[Partition]) -> None:
+        """Say in meta what the rows come to, so that the next owner can compare its own; not at all when a scan takes too long."""
+        deadline = self.world.monotonic() + HAND_OVER_SCAN_S
+        for partition in going:
+            found = digest(partition.family, partition.source.tables, lambda: self.world.monotonic() > deadline)
+            if found is not None:
+                partition.digest = found.value
+                partition.touched = True
+                self._begin()
+        self._commit_or_roll_back()
+        for partition in going:
+            partition.digest = UNKNOWN
 
     def _lost(self, consumer: Any, lost: list[TopicPartition]) -> None:
         """Another worker may own them already: never write again."""

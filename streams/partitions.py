@@ -68,6 +68,8 @@ class Partition:
         self.committed = Position()
         self.positions: dict[str, int] = {}
         self.backlog_end = 0
+        self.digest = 0
+        """Of its rows as they are on disk, while it is being handed over; else unknown."""
         self.next_due: int | None = None
         self.rescan_at = 0.0
         self.timers_sent: set[str] = set()

@@ -2,10 +2,12 @@
 
 A partition is current when the *end-of-partition event* of every changelog (and of its meta topic) has reached the high watermark
 seen after the last owner was fenced: positions do not pass control records, events do. Rows and positions reach the disk together,
-so an interrupted restore goes on where it was.
+so an interrupted restore goes on where it was. Rows on disk are built upon only while the changelogs can still tell everything that
+happened since they were written; else, and when the result is not what the last owner had, the partition starts again from nothing.
 """
 
 import queue
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import OffsetSpec
 from msgspec import Struct
 
+from orderflow.schemas.catalog import CONFIG
+from orderflow.tables.digest import UNKNOWN, digest
 from orderflow.tables.rocks import Family, Position, Store
 from orderflow.tables.rows import Table
 from orderflow.tables.world import World
@@ -23,10 +27,41 @@ log = structlog.get_logger(__name__)
 BATCH_ROWS = 20_000
 ADMIN_DEADLINE_S = 30.0
 STALLED_S = 120.0
+ROWS_VERSION = 1
+"""Rows that need a reader of this version or an older one can be read here (MetaRow.min_reader)."""
+DELETES_KEPT_US = int(CONFIG["changelog"]["delete.retention.ms"]) * 1000
+"""How long a changelog is sure to tell that a row was deleted."""
+SAFETY_US = 3600 * 1_000_000
+"""Rows on disk count as too old this long before that: reading takes time, and clocks differ."""
+
+AHEAD = "ahead of the log"
+STALE = "too old"
+DIFFERS = "not what the last owner had"
+WHY = {
+    AHEAD: "the rows on disk are ahead of the log: they belong to another life of it",
+    STALE: "the rows on disk are older than the changelogs remember deletes (delete.retention.ms)",
+    DIFFERS: "the rows are not what the last owner had: its digest is another one",
+}
+"""Reasons to forget a partition's rows and read its changelogs from the beginning."""
 
 
 class RestoreError(Exception):
     """State could not be restored; the worker must not go on."""
+
+
+class NewerRows(RestoreError):
+    """The partition was written by a version whose rows this one could misread: only a newer worker may take it."""
+
+
+class Meta(Struct, frozen=True):
+    """What a partition's last owner said of it in its last transaction. Digest 0: it did not say."""
+
+    source_offset: int
+    turn_time: int
+    owner: str
+    """Its transactional id."""
+    digest: int = UNKNOWN
+    min_reader: int = 1
 
 
 class Wanted(Struct, frozen=True):
@@ -39,8 +74,7 @@ class Wanted(Struct, frozen=True):
     source_topic: str
     tables: tuple[Table, ...]
     meta_topic: str
-    read_meta: Callable[[bytes], tuple[int, int, str]]
-    """bytes -> (source offset, turn time, transactional id of the last owner)."""
+    read_meta: Callable[[bytes], Meta]
 
 
 class Restored(Struct, frozen=True):
@@ -77,6 +111,8 @@ class Restorer:
         self._canceled: set[tuple[str, int, int]] = set()
         self.progress: dict[tuple[str, int], tuple[int, int]] = {}
         """(space, partition) -> (changelog records read, records there are), while it is being restored."""
+        self.wiped: Counter[str] = Counter()
+        """How often rows on disk were not used, by reason (AHEAD, STALE, DIFFERS)."""
         self._thread = world.thread("restore", self._run)
 
     def want(self, partitions: list[Wanted]) -> None:
@@ -115,14 +151,20 @@ class Restorer:
         sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
         ends = _end_offsets(self._world, admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
         for job in jobs:
-            if not job.plan(ends):
-                log.warning("restore.wiped", space=job.wanted.space, partition=job.wanted.partition, why="local state is ahead of the log")
-                job.family = self._store.wipe(job.wanted.space, job.wanted.partition)
-                job.plan(ends)
-            self.progress[job.id] = (0, job.total)
+            self._plan(job, ends)
         self._reached("during_restore")
-        if any(job.todo for job in jobs):
-            self._read(jobs)
+        self._read_all(jobs)
+        wrong = [job for job in jobs if job.ticket not in self._canceled and not job.as_published()]
+        for job in wrong:
+            self._wipe(job, DIFFERS)
+            self._plan(job, ends)
+        self._read_all(wrong)
+        for job in wrong:
+            if job.ticket not in self._canceled and not job.as_published():
+                raise RestoreError(
+                    f"{job.wanted.space}[{job.wanted.partition}]: also rows read from the changelogs alone are not what the last owner "
+                    f"({job.meta.owner}) had. Compare with `orderflow tables verify`; do not start another worker before."
+                )
         for job in jobs:
             self.progress.pop(job.id, None)
             if job.ticket not in self._canceled:
@@ -130,6 +172,23 @@ class Restorer:
                 backlog_end = ends[job.wanted.source_topic, job.wanted.partition]
                 space, partition, ticket = job.ticket
                 self._done(Restored(space, partition, ticket, job.position(), backlog_end, job.records, seconds))
+
+    def _plan(self, job: "_Job", ends: Mapping[tuple[str, int], int]) -> None:
+        why = job.plan(ends, self._world.now_us())
+        if why:
+            self._wipe(job, why)
+            job.plan(ends, self._world.now_us())
+        self.progress[job.id] = (0, job.total)
+
+    def _wipe(self, job: "_Job", why: str) -> None:
+        say = log.error if why == DIFFERS else log.warning
+        say("restore.wiped", space=job.wanted.space, partition=job.wanted.partition, why=WHY[why], then="read again from the changelogs")
+        self.wiped[why] += 1
+        job.family = self._store.wipe(job.wanted.space, job.wanted.partition)
+
+    def _read_all(self, jobs: list["_Job"]) -> None:
+        if any(job.todo for job in jobs):
+            self._read(jobs)
 
     def _read(self, jobs: list["_Job"]) -> None:
         by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}
@@ -164,7 +223,7 @@ class Restorer:
                 for job in jobs:
                     self.progress[job.id] = (job.records, job.total)
                     if len(job.pending) >= BATCH_ROWS or (job.pending and not job.todo):
-                        job.write(self._store)
+                        job.write(self._store, self._world.now_us())
                 if messages:
                     last_progress = self._world.monotonic()
                 elif self._world.monotonic() - last_progress > 0.3:
@@ -174,14 +233,14 @@ class Restorer:
         finally:
             consumer.close()
         for job in jobs:
-            job.write(self._store)
+            job.write(self._store, self._world.now_us())
 
     def _fence_last_owners(self, jobs: list["_Job"]) -> None:
         """A dead owner's open transaction holds back the last stable offset: end it instead of waiting for its timeout."""
         for job in jobs:
-            if job.todo and job.last_owner and not job.fenced:
+            if job.todo and job.meta.owner and not job.fenced:
                 job.fenced = True
-                self._fence(job.last_owner)
+                self._fence(job.meta.owner)
 
 
 class _Job:
@@ -196,22 +255,34 @@ class _Job:
         self.todo: set[str] = set()
         self.pending: dict[bytes, tuple[Table, str, bytes | None]] = {}
         self.records = self.total = 0
-        self.last_owner, self.fenced = "", False
+        self.fenced = False
+        self.meta = Meta(0, 0, "")
         self._positions: dict[str, int] = {}
-        self._source = self._turn_time = 0
+        self._written_at = 0
 
     def topic_partitions(self) -> list[TopicPartition]:
         return [TopicPartition(topic, self.wanted.partition) for topic in (*self.tables, self.wanted.meta_topic)]
 
-    def plan(self, ends: Mapping[tuple[str, int], int]) -> bool:
-        """Compare the disk's positions with the log's ends. False: the disk is ahead, so it is of another life."""
+    def plan(self, ends: Mapping[tuple[str, int], int], now: int) -> str:
+        """Compare the disk's positions with the log's ends. The reason when its rows must be forgotten first, else empty."""
         position = self.family.position()
-        self._positions = dict(position.changelogs)
-        self._source, self._turn_time = position.source_offset, position.turn_time
+        self._positions, self._written_at = dict(position.changelogs), position.written_at
+        self.meta = Meta(position.source_offset, position.turn_time, "")
         self.ends = {tp.topic: ends[tp.topic, tp.partition] for tp in self.topic_partitions()}
         self.todo = {topic for topic, end in self.ends.items() if self._positions.get(topic, 0) < end}
         self.total = sum(max(0, end - self._positions.get(topic, 0)) for topic, end in self.ends.items())
-        return all(self._positions.get(topic, 0) <= end for topic, end in self.ends.items())
+        self.pending = {}
+        if any(self._positions.get(topic, 0) > end for topic, end in self.ends.items()):
+            return AHEAD
+        is_stale = not -SAFETY_US < now - position.written_at < DELETES_KEPT_US - SAFETY_US
+        return STALE if self._positions and self.todo & self.tables.keys() and is_stale else ""
+
+    def as_published(self) -> bool:
+        """Are the rows what the last owner had? True when it did not say, or said it before what is on disk here."""
+        if self.meta.digest == UNKNOWN:
+            return True
+        found = digest(self.family, self.wanted.tables)
+        return found is not None and found.value == self.meta.digest
 
     def start(self, topic: str) -> int:
         return self._positions.get(topic, 0)
@@ -221,7 +292,12 @@ class _Job:
         self._positions[topic] = offset + 1
         if topic == self.wanted.meta_topic:
             if value is not None:
-                self._source, self._turn_time, self.last_owner = self.wanted.read_meta(value)
+                self.meta = self.wanted.read_meta(value)
+                if self.meta.min_reader > ROWS_VERSION:
+                    raise NewerRows(
+                        f"{self.wanted.space}[{self.wanted.partition}] was written by a newer version: its rows need a reader of version "
+                        f"{self.meta.min_reader}, this one is {ROWS_VERSION}. Start the newer version here; this one would misread them."
+                    )
             return
         table = self.tables[topic]
         self.pending[table.prefix + key] = (table, key.decode(), value)
@@ -232,7 +308,7 @@ class _Job:
         if offset >= self.ends[topic]:
             self.todo.discard(topic)
 
-    def write(self, store: Store) -> None:
+    def write(self, store: Store, now: int) -> None:
         """Rows, their index entries and the positions, together. The source position counts only when all is read."""
         batch, pending = store.batch(), self.pending
         indexed = [raw for raw, (table, _, _) in pending.items() if table.due is not None or table.indexes]
@@ -249,12 +325,15 @@ class _Job:
             if raw in before:
                 for entry, target in table.index_entries(key, table.decode(value)).items():
                     batch.put(self.family, entry, target)
+        self._written_at = now
         batch.position(self.family, self.position())
         store.write(batch)
         self.pending = {}
 
     def position(self) -> Position:
-        return Position(self._source, self._turn_time, self._positions)
+        """Until all is read, meta does not count as read: whoever goes on from here must see it again and compare with it."""
+        positions = {topic: offset for topic, offset in self._positions.items() if not self.todo or topic != self.wanted.meta_topic}
+        return Position(self.meta.source_offset, self.meta.turn_time, positions, self._written_at)
 
 
 def _end_offsets(world: World, admin: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:

@@ -135,7 +135,7 @@ class Frozen:
         return _scan(self._rows, prefix, start or prefix, self._failed)
 
     def position(self) -> Position:
-        return Position.unpack(self._rows[META_KEY] if META_KEY in self._rows else None)
+        return Position.unpack(next((value for _, value in self.scan(META_KEY)), None))
 
 
 def _scan(rows: Any, prefix: bytes, start: bytes, failed: Callable[[Exception], StoreFailed]) -> Iterator[tuple[bytes, bytes]]:
