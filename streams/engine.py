@@ -8,7 +8,7 @@ a commit makes outputs, changelog, meta and source offsets visible together, and
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -79,6 +79,11 @@ class Engine:
     def restoring(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Progress of the partitions that are not readable yet: (records read, records there are)."""
         return {key: self._restorer.progress.get(key, (0, 0)) for key, partition in self.partitions.items() if not partition.running}
+
+    @property
+    def wiped(self) -> Mapping[str, int]:
+        """How often rows on disk were not used since the start, by reason."""
+        return self._restorer.wiped
 
     def start(self) -> None:
         """Fence this instance's predecessor, then join the group."""
@@ -337,6 +342,7 @@ class Engine:
             wanted.append(
                 Wanted(source.space, tp.partition, self.generation, tp.topic, source.tables, source.meta_topic, self._meta_reader(source))
             )
+        self._share_cache()
         consumer.incremental_assign(assigned)
         if assigned:
             consumer.pause(assigned)
@@ -417,9 +423,14 @@ class Engine:
         for partition in going:
             self._restorer.cancel(partition.source.space, partition.number, partition.ticket)
             del self.partitions[partition.source.topic, partition.number]
+        self._share_cache()
         consumer.incremental_unassign(revoked)
         log.info("partitions.revoked", partitions=[f"{tp.topic}[{tp.partition}]" for tp in revoked])
         self.on_revoked({(tp.topic, tp.partition) for tp in revoked})
+
+    def _share_cache(self) -> None:
+        for partition in self.partitions.values():
+            partition.rows.cached_rows_max = self.settings.cached_rows // len(self.partitions)
 
     def _publish_digests(self, going: Sequence[Partition]) -> None:
         """Say in meta what the rows come to, so that the next owner can compare its own; not at all when a scan takes too long."""

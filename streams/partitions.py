@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from orderflow.streams.batch import Batch, Result
 from orderflow.streams.wire import MetaRow
-from orderflow.tables.rocks import Family, Position
+from orderflow.tables.rocks import Family, Memory, Position
 from orderflow.tables.rows import Rows, Table
 from orderflow.tables.timers import next_due
 
@@ -29,6 +29,8 @@ class EngineSettings(Struct, frozen=True):
     commit_records: int = 10_000
     idle_s: float = 0.005
     batch_records: int = 2_000
+    cached_rows: int = Memory().cached_rows
+    """Decoded rows in memory, shared evenly by the partitions."""
     kafka: Mapping[str, Any] = {}
     """Settings for every client (security, for instance)."""
 

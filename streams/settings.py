@@ -47,6 +47,8 @@ class WorkerSettings(BaseSettings):
     """A transaction is committed when the log has had nothing new for this long."""
     batch_records: int = Field(2_000, ge=1, le=100_000)
     """At most this many records are decided between two polls."""
+    state_memory_mb: int = Field(512, ge=64, le=1_048_576)
+    """MiB for all its rows in memory: half for what is not on disk yet, an eighth for blocks of the disk, the rest for decoded rows."""
     locations: str = "main"
     """Known stock locations, separated by commas, until their key space exists."""
     give_up_s: int = Field(120, ge=5)

@@ -38,6 +38,10 @@ class Telemetry(Collector):
         rollbacks = CounterMetricFamily("orderflow_rollbacks", "Transactions that were aborted and done again")
         rollbacks.add_metric([], engine.rollbacks)
         yield rollbacks
+        wiped = CounterMetricFamily("orderflow_state_wiped", "Partitions whose rows on disk were not used, by reason", labels=["why"])
+        for why, count in list(engine.wiped.items()):
+            wiped.add_metric([why], count)
+        yield wiped
         step = GaugeMetricFamily("orderflow_seconds_since_step", "Age of the last step of the kafka thread: the watchdog's value")
         step.add_metric([], time.monotonic() - engine.last_step)
         yield step

@@ -25,11 +25,13 @@ from mode import Service
 from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Work
 from orderflow.streams.transaction import Fatal
+from orderflow.tables.restore import NewerRows
 
 log = structlog.get_logger(__name__)
 
 EXIT_FATAL = 12
 EXIT_AGENT_FAILED = 10
+EXIT_REFUSED = 78
 ACK_POLL_S = 0.5
 STOP_TIMEOUT_S = 15.0
 STOP_DEADLINE_S = 30.0
@@ -147,7 +149,7 @@ class Consumer(faust_consumer.Consumer):
                 finally:
                     self.idle.set()
         except Exception as error:
-            leave(EXIT_FATAL, error)
+            leave(EXIT_REFUSED if isinstance(error.__cause__, NewerRows) else EXIT_FATAL, error)
 
     async def _deliver(self, work: Work) -> bool:
         """Give a batch to its agent and wait until it is processed. False: stopped before the agent took it."""

@@ -19,7 +19,7 @@ from orderflow.streams.shell import build_app, run_app
 from orderflow.streams.topology import SPACES, KeySpace
 from orderflow.streams.transport import App
 from orderflow.streams.wire import Worker
-from orderflow.tables.rocks import Store
+from orderflow.tables.rocks import Memory, Store
 from orderflow.tables.rows import Table
 
 log = structlog.get_logger(__name__)
@@ -86,9 +86,10 @@ def run(settings: WorkerSettings, records: Records, store: Store) -> None:
 
 def claim(settings: WorkerSettings, records: Records, store: Store) -> None:
     """Compare the data directory with this Kafka and this registry before anything is read. Raises StoreError."""
-    store.claim_schemas(records.fingerprints)
     owners = {topic.name: (topic.owner, topic.partitions) for topic in records.catalog.topics() if topic.owner != "engine"}
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    store.claim_place(admin.describe_cluster().result().cluster_id, settings.prefix)
+    store.claim_schemas(records.fingerprints)
     described = admin.describe_topics(TopicCollection(list(owners)))
     ids = {name: str(future.result().topic_id) for name, future in described.items()}
     for topic in store.claim_topics(ids, owners):
@@ -109,6 +110,7 @@ def engine_settings(settings: WorkerSettings, store: Store) -> EngineSettings:
         commit_records=settings.commit_records,
         idle_s=settings.commit_idle_s,
         batch_records=settings.batch_records,
+        cached_rows=Memory(settings.state_memory_mb).cached_rows,
     )
 
 
@@ -124,7 +126,7 @@ def _channel_reader(records: Records) -> Callable[[bytes], ChannelRow]:
 
 def open_store(settings: WorkerSettings) -> Store:
     """The worker's data directory. Raises StoreError."""
-    return Store(Path(settings.data), instance=settings.instance)
+    return Store(Path(settings.data), instance=settings.instance, memory=Memory(settings.state_memory_mb))
 
 
 __all__ = ["bind_tables", "build", "command_log", "engine_settings", "open_store", "run"]

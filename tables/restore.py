@@ -34,9 +34,9 @@ DELETES_KEPT_US = int(CONFIG["changelog"]["delete.retention.ms"]) * 1000
 SAFETY_US = 3600 * 1_000_000
 """Rows on disk count as too old this long before that: reading takes time, and clocks differ."""
 
-AHEAD = "ahead of the log"
-STALE = "too old"
-DIFFERS = "not what the last owner had"
+AHEAD = "ahead"
+STALE = "stale"
+DIFFERS = "differs"
 WHY = {
     AHEAD: "the rows on disk are ahead of the log: they belong to another life of it",
     STALE: "the rows on disk are older than the changelogs remember deletes (delete.retention.ms)",

@@ -70,6 +70,7 @@ class Rows:
         self._open: dict[bytes, bytes | None] = {}
         self._open_index: dict[bytes, bytes | None] = {}
         self._unsent: dict[bytes, bytes | None] = {}
+        self.cached_rows_max = CACHE_ROWS_MAX
         self._rows: dict[bytes, Any] = {}
         self._older: dict[bytes, Any] = {}
 
@@ -189,7 +190,7 @@ class Rows:
         """The batch is on disk: the transaction's rows are the cache's now."""
         self._open.clear()
         self._open_index.clear()
-        if len(self._rows) > CACHE_ROWS_MAX // 2:
+        if len(self._rows) > self.cached_rows_max // 2:
             self._older, self._rows = self._rows, {}
 
     def discard(self) -> None:
