@@ -72,15 +72,17 @@ def take_turns(
     contestants: Sequence[str],
     measure: Callable[[int, str], Figures],
     say: Callable[[str], None] = lambda text: None,
+    check: Callable[[int, str], Figures] = lambda number, name: {},
 ) -> list[Result]:
-    """A B C A B C: every contestant once a round. `measure` is watched and returns its figures, with `fault` when the output is wrong."""
+    """A B C A B C: every contestant once a round. `measure` is watched, `check` is not; both return figures, `fault` when something is wrong."""
     results = []
     for number in range(1, rounds + 1):
         for name in contestants:
             say(f"round {number} of {rounds}: {name}")
             with watched() as conditions:
                 figures = measure(number, name)
-            results.append({"round": number, "contestant": name, "fault": "", **figures, **conditions})
+            result = {"round": number, "contestant": name, "fault": "", **figures, **conditions}
+            results.append(result if result["fault"] else result | check(number, name))
     return results
 
 

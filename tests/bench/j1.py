@@ -5,13 +5,11 @@ reservation row (RocksDB tables with changelogs), emit ReservationDecided keyed 
 product's Faust worker, engine, tables, transaction and codec; the schemas are J1's own (shared with the peers).
 """
 
-import json
 import os
 import random
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +72,20 @@ class Decided(Struct, frozen=True):
     decided_at: int
 
 
-def _schema(record: type[Struct]) -> dict[str, Any]:
+def schema(record: type[Struct]) -> dict[str, Any]:
+    """The record's Avro schema, the same as peers/avro/ has for the others."""
     kinds = {str: "string", int: "long", bool: "boolean"}
     fields = [{"name": name, "type": kinds[kind]} for name, kind in record.__annotations__.items()]
     return {"type": "record", "name": record.__name__, "namespace": "j1", "fields": fields}
 
 
-def _codec(record: type[Struct], number: int) -> Any:
-    return compile_record(_schema(record), {f"j1.{record.__name__}": record}, header=b"\0" + number.to_bytes(4, "big"))
+def _codec(record: type[Struct]) -> Any:
+    return compile_record(schema(record), {f"j1.{record.__name__}": record}, header=HEADERS[record])
 
 
-COMMAND, STOCK, DECIDED, META = _codec(ReserveStock, 1), _codec(StockRow, 2), _codec(Decided, 3), _codec(MetaRow, 4)
+HEADER_BYTES = 5
+HEADERS = {record: b"\0" + number.to_bytes(4, "big") for number, record in enumerate((ReserveStock, StockRow, Decided, MetaRow), 1)}
+COMMAND, STOCK, DECIDED, META = map(_codec, HEADERS)
 
 
 # -- input --------------------------------------------------------------------------------------------------------------------------
@@ -122,23 +123,34 @@ def commands(count: int, pick: Pick = uniform) -> Iterator[ReserveStock]:
         yield command
 
 
-def make_topics(bootstrap: str, prefix: str, partitions: int = PARTITIONS) -> None:
+def make_topics(bootstrap: str, prefix: str, partitions: int = PARTITIONS, names: Sequence[str] = TOPICS) -> None:
     """The topics of one run."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     compact = {"cleanup.policy": "compact"}
-    topics = [NewTopic(f"{prefix}.{name}", partitions, 1, config={} if name in ("commands", "out") else compact) for name in TOPICS]
+    topics = [NewTopic(f"{prefix}.{name}", partitions, 1, config={} if name in ("commands", "out") else compact) for name in names]
     for future in admin.create_topics(topics).values():
         future.result()
 
 
 def prepare(bootstrap: str, prefix: str, count: int, partitions: int = PARTITIONS, pick: Pick = uniform) -> None:
-    """Make the topics and write the input once."""
+    """Make the topics of one run and write its input."""
     make_topics(bootstrap, prefix, partitions)
+    record(bootstrap, prefix, count, pick)
+
+
+def record(bootstrap: str, prefix: str, count: int, pick: Pick = uniform) -> None:
+    """Write the input to an existing topic."""
+    encode = COMMAND.encode
+    write(bootstrap, f"{prefix}.commands", ((command.sku.encode(), encode(command)) for command in commands(count, pick)))
+
+
+def write(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write (key, value) records to a topic, partitioned as every Kafka client in Java does."""
     producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 1 << 18})
-    for command in commands(count, pick):
+    for key, value in records:
         while True:
             try:
-                producer.produce(f"{prefix}.commands", COMMAND.encode(command), command.sku.encode())
+                producer.produce(topic, value, key)
                 break
             except BufferError:
                 producer.poll(0.05)
@@ -182,46 +194,29 @@ def decide(work: Work, out: str, on_hand: int) -> None:
     work.result = Result(outputs, at, {})
 
 
-def job_log(prefix: str) -> Log:
+def job_log(prefix: str, commands_topic: str = "") -> Log:
+    """The job's log and tables; `commands_topic` when the input is not the run's own."""
     tables = (
         Table("stock", 2, f"{prefix}.stock", STOCK.encode, STOCK.decode),
         Table("reservation", 3, f"{prefix}.reservation", DECIDED.encode, DECIDED.decode),
     )
-    return Log("j1", f"{prefix}.commands", tables, f"{prefix}.meta", META.encode, META.decode)
+    return Log("j1", commands_topic or f"{prefix}.commands", tables, f"{prefix}.meta", META.encode, META.decode)
 
 
-def work(bootstrap: str, prefix: str, data: str, count: int, warm: int, on_hand: int, port: int) -> None:
-    """Run the worker until the input is consumed; print the figures of what came after the warm-up as JSON and exit."""
-    store = Store(Path(data))
-    engine = Engine(EngineSettings(bootstrap, prefix, store.instance), [job_log(prefix)], store)
-    out = f"{prefix}.out"
-    app = build_app(engine, lambda batch: decide(batch, out, on_hand), group=prefix, data=Path(data), host="127.0.0.1", port=port)
-    marks: list[tuple[float, float, int, float, float]] = []
-
-    def committed(records: int, commit_s: float, write_s: float) -> None:
-        if not marks and engine.records < warm:
-            return
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        mark = (time.monotonic(), usage.ru_utime + usage.ru_stime, engine.records, engine.commit_s, engine.write_s)
-        marks[1:] = [mark]
-        if len(marks) < 2:
-            return
-        if engine.records >= count:
-            (t0, cpu0, n0, c0, w0), (t1, cpu1, n1, c1, w1) = marks
-            done = n1 - n0
-            figures = {
-                "events": done,
-                "events_per_s": round(done / (t1 - t0)),
-                "cpu_us_per_event": round((cpu1 - cpu0) / done * 1e6, 2),
-                "commit_share": round((c1 - c0) / (t1 - t0), 3),
-                "write_share": round((w1 - w0) / (t1 - t0), 3),
-                "rss_mb": usage.ru_maxrss // 1024,
-                "commits": engine.commits,
-            }
-            print(json.dumps(figures), flush=True)
-            os._exit(0)
-
-    engine.on_commit = committed
+def work() -> None:
+    """A worker, told by the environment what every contestant is told (contestants.Lane), until it is stopped."""
+    told = {name: os.environ[f"J1_{name}"] for name in ("BOOTSTRAP", "APP", "COMMANDS", "OUT", "STATE", "ON_HAND", "PORT")}
+    out, on_hand = told["OUT"], int(told["ON_HAND"])
+    store = Store(Path(told["STATE"]))
+    engine = Engine(EngineSettings(told["BOOTSTRAP"], told["APP"], store.instance), [job_log(told["APP"], told["COMMANDS"])], store)
+    app = build_app(
+        engine,
+        lambda batch: decide(batch, out, on_hand),
+        group=told["APP"],
+        data=Path(told["STATE"]),
+        host="127.0.0.1",
+        port=int(told["PORT"]),
+    )
     run_app(app)
 
 
@@ -253,36 +248,89 @@ def read_all(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes]]:
     consumer.close()
 
 
-def check(bootstrap: str, prefix: str, count: int, on_hand: int, pick: Pick = uniform) -> dict[str, Any]:
-    """One answer per command and the same for its repeats, nothing oversold, rows equal sums. Raises AssertionError."""
-    sent: dict[str, int] = {}
-    for command in commands(count, pick):
-        sent[command.command_id] = sent.get(command.command_id, 0) + 1
-    answers: dict[str, bytes] = {}
-    seen: dict[str, int] = {}
-    reserved: dict[str, int] = {}
-    refused = 0
-    for key, value in read_all(bootstrap, f"{prefix}.out"):
+class Places(Struct, frozen=True):
+    """Where a contestant's output is, and how the keys of its changelogs name a row."""
+
+    out: str
+    stock: str
+    reservation: str
+    row_key: Callable[[bytes], str] = bytes.decode
+    exactly_once: bool = True
+
+
+def check(bootstrap: str, prefix: str, count: int, on_hand: int, pick: Pick = uniform, places: Places | None = None) -> dict[str, Any]:
+    """Read a run's output and judge it. Raises AssertionError."""
+    where = places or Places(f"{prefix}.out", f"{prefix}.stock", f"{prefix}.reservation")
+    sent = Counter(command.command_id for command in commands(count, pick))
+    if where.exactly_once:
+        in_transactions(bootstrap, where.out, count)
+    rows = {}
+    for topic in dict.fromkeys((where.stock, where.reservation)):
+        rows |= {(value[:HEADER_BYTES], where.row_key(key)): value for key, value in read_all(bootstrap, topic) if value}
+    stock = {key: value for (header, key), value in rows.items() if header == HEADERS[StockRow]}
+    held = {key: value for (header, key), value in rows.items() if header == HEADERS[Decided]}
+    return judge(sent, read_all(bootstrap, where.out), stock, held, on_hand)
+
+
+def in_transactions(bootstrap: str, topic: str, count: int) -> None:
+    """Exactly once in name only? A topic written in transactions has their markers among its offsets. Raises AssertionError."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "j1-check"})
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    offsets = sum(consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in partitions)
+    consumer.close()
+    assert offsets != count, "exactly once in name only: the answers were written outside of any transaction"
+
+
+def judge(
+    sent: Mapping[str, int],
+    answers: Iterable[tuple[bytes, bytes]],
+    stock: Mapping[str, bytes],
+    held: Mapping[str, bytes],
+    on_hand: int,
+) -> dict[str, Any]:
+    """One answer per command and the same for its repeats, each right when it was given, nothing oversold, rows equal sums.
+
+    Args:
+        sent: how often each command id was sent.
+        answers: (key, Decided) as a read_committed reader sees them.
+        stock, held: the last row of each key in the changelogs.
+
+    Raises AssertionError.
+    """
+    first: dict[str, bytes] = {}
+    seen: Counter[str] = Counter()
+    moves: dict[str, list[tuple[int, int, int]]] = {}
+    refusals: list[tuple[str, int, int]] = []
+    for key, value in answers:
         decided = DECIDED.decode(value)
-        assert key == decided.order_id.encode(), "an answer is not keyed by its order"
-        seen[decided.command_id] = seen.get(decided.command_id, 0) + 1
-        if answers.setdefault(decided.command_id, value) != value:
+        seen[decided.command_id] += 1
+        if key != decided.order_id.encode():
+            raise AssertionError("an answer is not keyed by its order")
+        if first.setdefault(decided.command_id, value) != value:
             raise AssertionError(f"two answers for {decided.command_id}")
-        if seen[decided.command_id] == 1:
-            if decided.reserved:
-                place = f"{decided.sku}|{decided.location_id}"
-                reserved[place] = reserved.get(place, 0) + decided.quantity
-            else:
-                refused += 1
+        if seen[decided.command_id] > 1:
+            continue
+        place = f"{decided.sku}|{decided.location_id}"
+        if decided.reserved:
+            moves.setdefault(place, []).append((decided.version, decided.quantity, decided.available_after))
+        else:
+            refusals.append((place, decided.version, decided.available_after))
+            assert decided.available_after < decided.quantity, f"{decided.command_id} was refused though there was enough"
     assert seen == sent, f"{sum(sent.values())} commands, {sum(seen.values())} answers"
-    assert max(reserved.values()) <= on_hand, "oversold"
-    rows = {key.decode(): STOCK.decode(value) for key, value in read_all(bootstrap, f"{prefix}.stock")}
-    assert {key: row.reserved for key, row in rows.items()} == reserved, "the stock rows are not the sums of the answers"
-    held = {key.decode(): value for key, value in read_all(bootstrap, f"{prefix}.reservation")}
-    assert held == answers, "the reservation rows are not the answers"
-    return {"commands": sum(sent.values()), "distinct": len(sent), "refused": refused, "reserved_rows": len(rows)}
+    expected, lefts = {}, {}
+    for place, found in moves.items():
+        left = [on_hand]
+        for number, (version, quantity, available) in enumerate(sorted(found), 1):
+            left.append(left[-1] - quantity)
+            assert (version, available) == (number, left[-1]), f"{place}: version {version} leaves {available}, the sums {left[-1]}"
+        assert left[-1] >= 0, f"{place} is oversold"
+        expected[place], lefts[place] = StockRow(on_hand, on_hand - left[-1], len(found)), left
+    for place, version, available in refusals:
+        assert lefts.get(place, [on_hand])[version] == available, f"{place}: refused at {available}, which is not what was left"
+    assert {key: STOCK.decode(value) for key, value in stock.items()} == expected, "the stock rows are not the sums of the answers"
+    assert dict(held) == first, "the reservation rows are not the answers"
+    return {"commands": sum(sent.values()), "distinct": len(sent), "refused": len(refusals), "reserved_rows": len(stock)}
 
 
 if __name__ == "__main__":
-    _, bootstrap, prefix, data, count, warm, on_hand, port = sys.argv
-    work(bootstrap, prefix, data, int(count), int(warm), int(on_hand), int(port))
+    work()
