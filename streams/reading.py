@@ -151,16 +151,16 @@ def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: 
     """Serve committed rows, lists, health and metrics on the worker's web endpoint."""
     reader = Reader(engine, spaces, partitions, lookups)
     pages = _Pages(reader)
-    _add(app, "/rows/{aggregate}/{key}", pages.row)
-    _add(app, "/list/orders", pages.orders)
-    _add(app, "/list/reservations", pages.reservations)
-    _add(app, "/health/live", pages.live)
-    _add(app, "/health/ready", pages.ready)
-    _add(app, "/metrics", pages.metrics)
+    add_page(app, "/rows/{aggregate}/{key}", pages.row)
+    add_page(app, "/list/orders", pages.orders)
+    add_page(app, "/list/reservations", pages.reservations)
+    add_page(app, "/health/live", pages.live)
+    add_page(app, "/health/ready", pages.ready)
+    add_page(app, "/metrics", pages.metrics)
 
 
-def _add(app: Any, path: str, handler: Callable[[Any, Any], Any]) -> None:
-    """Faust makes a view class of a plain function; a bound method would lose the view."""
+def add_page(app: Any, path: str, handler: Callable[[Any, Any], Any]) -> None:
+    """Serve GET. Faust makes a view class of a plain function; a bound method would lose the view."""
 
     async def get(view: Any, request: Any, **match_info: str) -> Any:
         return await handler(view, request)
@@ -176,7 +176,7 @@ class _Pages:
         aggregate, key = request.match_info["aggregate"], request.match_info["key"]
         space = self.reader.spaces.get(aggregate)
         if space is None:
-            return _answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
+            return answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
         return await self._serve(view, lambda: self.reader.snapshot(space, key))
 
     async def orders(self, view: Any, request: Any) -> Any:
@@ -201,11 +201,11 @@ class _Pages:
         return await self._serve(view, lambda: self.reader.reservations(overdue, _limit(request.query)))
 
     async def live(self, view: Any, request: Any) -> Any:
-        return _answer(view, {"live": True})
+        return answer(view, {"live": True})
 
     async def ready(self, view: Any, request: Any) -> Any:
         status, body = self.reader.health()
-        return _answer(view, body, status)
+        return answer(view, body, status)
 
     async def metrics(self, view: Any, request: Any) -> Any:
         return view.bytes(generate_latest(), content_type="text/plain")
@@ -220,11 +220,11 @@ class _Pages:
                 await asyncio.sleep(COMMIT_POLL_S)
             value = await asyncio.get_running_loop().run_in_executor(None, read)
         except NotHere as refusal:
-            return _answer(view, {"detail": str(refusal)}, refusal.status)
-        return _answer(view, {"detail": "not found"}, 404) if value is None else _answer(view, value)
+            return answer(view, {"detail": str(refusal)}, refusal.status)
+        return answer(view, {"detail": "not found"}, 404) if value is None else answer(view, value)
 
 
-def _answer(view: Any, value: Any, status: int = 200) -> Any:
+def answer(view: Any, value: Any, status: int = 200) -> Any:
     return view.bytes(msgspec.json.encode(value), content_type="application/json", status=status)
 
 

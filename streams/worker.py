@@ -7,7 +7,7 @@ import structlog
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from orderflow.streams import reading
+from orderflow.streams import reading, state
 from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.engine import Engine
 from orderflow.streams.lookups import Lookup
@@ -71,6 +71,7 @@ def build(settings: WorkerSettings, records: Records, store: Store, spaces: Sequ
     engine = Engine(engine_settings(settings, store), [command_log(space, records) for space in spaces], store)
     app = build_app(engine, process, group=settings.group, data=settings.data, host=settings.worker_host, port=settings.worker_port)
     reading.add_pages(app, engine, spaces, settings.partitions, lookups)
+    state.add_pages(app, engine, store)
     app.lookups = lookups
     return app
 
