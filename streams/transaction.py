@@ -1,8 +1,6 @@
-"""Begin, send, offsets, commit: one Kafka transaction for everything a worker does between two commits, and its error table.
+"""Begin, send, offsets, commit: one Kafka transaction for everything a worker does between two commits.
 
-librdkafka speaks the transaction protocol before KIP-890, in which a late end of transaction can hit the next one. So a failure has
-two outcomes only: *abortable* (the transaction is aborted, positions go back, work goes on) and *everything else* (the process exits
-and the normal restore finds out from the log what was committed).
+What a failed call leads to is decided by the table in `outcomes.py` and raised as one of two: Aborted or Fatal.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +9,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from orderflow.streams.outcomes import ABORT, RETRY, outcome
 from orderflow.tables.world import WORLD, World
 
 log = structlog.get_logger(__name__)
@@ -18,21 +17,9 @@ log = structlog.get_logger(__name__)
 COMMIT_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 20.0
 DELIVERY_TIMEOUT_S = 5.0
+REPORT_POLL_S = 0.01
 RETRIES_MAX = 10
 RETRY_PAUSE_S = 0.1
-
-ABORTABLE: frozenset[tuple[str, str]] = frozenset(
-    {
-        # A rebalance moved the group on between our poll and our commit: normal at every cooperative join.
-        ("send_offsets", "ILLEGAL_GENERATION"),
-        ("send_offsets", "UNKNOWN_MEMBER_ID"),
-        ("send_offsets", "REBALANCE_IN_PROGRESS"),
-    }
-)
-"""(call, librdkafka code) that end in an abort even where librdkafka does not say so itself; all others follow `outcome`."""
-
-NEVER_BETTER = frozenset({"MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "UNKNOWN_TOPIC_OR_PART"})
-"""Codes that doing the batch again would meet again: to retry them would stop the worker without a word."""
 
 
 class Aborted(Exception):
@@ -41,17 +28,6 @@ class Aborted(Exception):
 
 class Fatal(Exception):
     """This process may not go on: fenced, in doubt, or broken. It exits and is started again."""
-
-
-def outcome(call: str, error: KafkaError) -> str:
-    """`retry`, `abort` or `exit`: what a failed transactional call leads to."""
-    if error.name() in NEVER_BETTER:
-        return "exit"
-    if error.retriable() and error.name() != "_TIMED_OUT":
-        return "retry"
-    if error.txn_requires_abort() or (call, error.name()) in ABORTABLE:
-        return "abort"
-    return "exit"
 
 
 class Transaction:
@@ -81,14 +57,12 @@ class Transaction:
 
     def start(self) -> None:
         """Fence whoever used this id before and finish what it left open. Raises Fatal."""
-        try:
-            self._producer.init_transactions(COMMIT_TIMEOUT_S)
-        except KafkaException as error:
-            raise Fatal(f"init_transactions of {self.transactional_id}: {error.args[0].str()}") from error
+        self._call("init", self._producer.init_transactions, COMMIT_TIMEOUT_S)
 
     def begin(self) -> None:
+        """Open a transaction if none is. Raises Fatal."""
         if not self.open:
-            self._producer.begin_transaction()
+            self._call("begin", lambda left_s: self._producer.begin_transaction(), COMMIT_TIMEOUT_S)
             self.open = True
             self.produced = 0
 
@@ -114,8 +88,21 @@ class Transaction:
                 if position is not None:
                     self._reports_due -= 1
                 self._producer.poll(0.05)
+            except KafkaException as raised:
+                raise failed("produce", raised) from raised
             else:
                 return
+
+    def send_rows(self, topic: str, records: Iterable[tuple[bytes, bytes | None]], partition: int) -> None:
+        """Produce many (key, value) of one partition without reports: the changelog's hot path."""
+        produce = self._producer.produce
+        for key, value in records:
+            try:
+                produce(topic, value, key, partition)
+            except BufferError:
+                self.send(topic, value, key, partition)
+            else:
+                self.produced += 1
 
     def send_all(self, outputs: Iterable[Any]) -> None:
         """Produce many (topic, value, key, partition, headers) without reports: the hot path."""
@@ -128,6 +115,8 @@ class Transaction:
                     produce(output.topic, output.value, output.key, output.partition, headers=output.headers)
             except BufferError:
                 self.send(output.topic, output.value, output.key, output.partition, output.headers)
+            except KafkaException as raised:
+                raise failed("produce", raised) from raised
             self.produced += 1
 
     def _reporter(self, position: Callable[[str, int, int], None]) -> Callable[[Any, Any], None]:
@@ -142,43 +131,57 @@ class Transaction:
         """Serve delivery reports."""
         self._producer.poll(0)
 
-    def commit(self, offsets: Iterable[TopicPartition], group: Any) -> None:
-        """Offsets, then the commit. Raises Aborted (call `abort` next) or Fatal."""
-        self._call("send_offsets", lambda: self._producer.send_offsets_to_transaction(list(offsets), group, COMMIT_TIMEOUT_S))
-        self._call("commit", lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S))
-        while self._reports_due > 0:
-            self._producer.poll(0.01)
+    def commit(self, offsets: Iterable[TopicPartition], group: Any, within_s: float = COMMIT_TIMEOUT_S) -> None:
+        """Offsets, then the commit, both within this time. Raises Aborted (call `abort` next) or Fatal."""
+        deadline = self._world.monotonic() + within_s
+        positions = list(offsets)
+        self._call("send_offsets", lambda left_s: self._producer.send_offsets_to_transaction(positions, group, left_s), within_s)
+        self._call("commit", self._producer.commit_transaction, deadline - self._world.monotonic())
+        self._await_reports()
+        if self._reports_due:
+            raise Fatal(f"{self._reports_due} records of a committed transaction have no delivery report after {DELIVERY_TIMEOUT_S:g} s")
         self.open = False
 
     def abort(self) -> None:
         """Drop the open transaction. Raises Fatal."""
-        try:
-            self._producer.abort_transaction(ABORT_TIMEOUT_S)
-        except KafkaException as error:
-            raise Fatal(f"abort: {error.args[0].str()}") from error
-        waits = int(DELIVERY_TIMEOUT_S / 0.01)
-        while self._reports_due > 0 and waits > 0:  # purged records still report
-            self._producer.poll(0.01)
-            waits -= 1
+        self._call("abort", self._producer.abort_transaction, ABORT_TIMEOUT_S)
+        self._await_reports()  # purged records still report
         self._reports_due = 0
         self.open = False
 
-    def _call(self, call: str, function: Callable[[], None]) -> None:
+    def _await_reports(self) -> None:
+        """Serve the reports that are due, at most DELIVERY_TIMEOUT_S."""
+        waits = int(DELIVERY_TIMEOUT_S / REPORT_POLL_S)
+        while self._reports_due > 0 and waits > 0:
+            self._producer.poll(REPORT_POLL_S)
+            waits -= 1
+
+    def _call(self, call: str, function: Callable[[float], None], within_s: float) -> None:
+        """Call with the seconds that are left, again while the table says so and they last. Raises Aborted or Fatal."""
+        deadline = self._world.monotonic() + within_s
         for attempt in range(RETRIES_MAX + 1):
+            left_s = deadline - self._world.monotonic()
+            if left_s <= 0:
+                raise Fatal(f"{call}: not done in time")
             try:
-                function()
+                function(left_s)
             except KafkaException as raised:
-                error = raised.args[0]
+                error: KafkaError = raised.args[0]
                 what = outcome(call, error)
                 log.warning("transaction.failed", call=call, error=error.name(), outcome=what)
-                if what == "retry" and attempt < RETRIES_MAX:
+                if what == RETRY and attempt < RETRIES_MAX:
                     self._world.sleep(RETRY_PAUSE_S)
                     continue
-                if what == "abort":
-                    raise Aborted(f"{call}: {error.str()}") from raised
-                raise Fatal(f"{call}: {error.str()}") from raised
+                raise failed(call, raised) from raised
             else:
                 return
+
+
+def failed(call: str, raised: KafkaException) -> Aborted | Fatal:
+    """The failure of a call as one of the two outcomes; a retry that is over is Fatal."""
+    error: KafkaError = raised.args[0]
+    kind = Aborted if outcome(call, error) == ABORT else Fatal
+    return kind(f"{call}: {error.name()}: {error.str()}")
 
 
 def fence(config: Mapping[str, Any], transactional_id: str, world: World = WORLD) -> None:

@@ -1,107 +1,230 @@
-"""The error table: a failed transactional call is retried, aborted, or ends the process; nothing else."""
+"""The error table: every error of every call is retried, aborted, or ends the process; nothing else, and none is undecided."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from orderflow.streams.transaction import RETRIES_MAX, Aborted, Fatal, Transaction, outcome
+from orderflow.streams.outcomes import ABORT, CALLS, EVERYWHERE, EXIT, IN_DOUBT, RETRY, ROWS, codes, outcome, row
+from orderflow.streams.transaction import RETRIES_MAX, Aborted, Fatal, Transaction
 from orderflow.tables.world import World
 
 ERROR = KafkaError
+NUMBERS = {ERROR(value).name(): value for name, value in vars(ERROR).items() if isinstance(value, int) and not name.startswith("__")}
+
+
+def of(name: str, **flags: bool) -> KafkaError:
+    return ERROR(NUMBERS[name], **flags)
+
+
+# -- the table ----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("call", CALLS)
+def test_every_error_the_client_knows_is_decided_at_every_call_however_it_is_flagged(call: str) -> None:
+    assert len(codes()) > 180, "the client's codes were found"
+    rule = CALLS[call]
+    for name in codes():
+        explicit = row(call, name)
+        plain, retriable = outcome(call, of(name)), outcome(call, of(name, retriable=True))
+        must_abort, fatal = outcome(call, of(name, txn_requires_abort=True)), outcome(call, of(name, fatal=True))
+        assert fatal == EXIT, name
+        if explicit is not None:
+            assert plain == retriable == must_abort == explicit.outcome, name
+            continue
+        assert plain == (ABORT if call == "delivery" else EXIT), name
+        assert must_abort == (ABORT if rule.may_abort else EXIT), name
+        if call != "delivery":
+            assert retriable == (RETRY if rule.may_retry and name not in IN_DOUBT else EXIT), name
+
+
+def test_a_row_names_an_error_that_exists_a_call_that_exists_and_its_reason() -> None:
+    known = set(codes())
+    assert {name for _, name in ROWS} | set(EVERYWHERE) | IN_DOUBT <= known
+    assert {call for call, _ in ROWS} <= set(CALLS)
+    assert {each.outcome for each in (*ROWS.values(), *EVERYWHERE.values())} <= {RETRY, ABORT, EXIT}
+    assert all(len(each.why) > 20 for each in (*ROWS.values(), *EVERYWHERE.values()))
+    assert {each.outcome for each in EVERYWHERE.values()} == {EXIT}, "what is the same everywhere is that nothing can go on"
+
+
+def test_a_row_differs_from_the_rule_of_its_call() -> None:
+    """Else it is not needed; what is only told of by flags is looked at with them."""
+    for (call, name), explicit in ROWS.items():
+        rule = CALLS[call]
+        by_rule = ABORT if call == "delivery" else EXIT
+        assert explicit.outcome != by_rule or name in EVERYWHERE, (call, name)
+        assert explicit.outcome != ABORT or rule.may_abort, (call, name)
+
+
+def test_nothing_that_was_sent_is_sent_again_when_its_fate_is_in_doubt() -> None:
+    for call in ("init", "begin", "send_offsets", "commit", "abort"):
+        assert outcome(call, of("_TIMED_OUT", retriable=True)) == EXIT
+
+
+def test_a_call_that_is_not_in_the_table_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        outcome("close", of("_FAIL"))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "expected"),
     [
         # a rebalance between poll and commit: normal, nothing is lost by doing the batch again
-        ("send_offsets", ERROR(ERROR.ILLEGAL_GENERATION), "abort"),
-        ("send_offsets", ERROR(ERROR.UNKNOWN_MEMBER_ID), "abort"),
-        ("send_offsets", ERROR(ERROR.REBALANCE_IN_PROGRESS), "abort"),
-        # librdkafka says so itself
-        ("commit", ERROR(ERROR._TIMED_OUT, txn_requires_abort=True), "abort"),
-        ("commit", ERROR(ERROR.INVALID_TXN_STATE, txn_requires_abort=True), "abort"),
+        ("send_offsets", of("ILLEGAL_GENERATION"), ABORT),
+        ("send_offsets", of("UNKNOWN_MEMBER_ID"), ABORT),
+        ("send_offsets", of("REBALANCE_IN_PROGRESS"), ABORT),
+        # the library, or a newer broker, says so itself
+        ("commit", of("_TIMED_OUT", txn_requires_abort=True), ABORT),
+        ("commit", of("INVALID_TXN_STATE", txn_requires_abort=True), ABORT),
+        ("commit", of("TRANSACTION_ABORTABLE"), ABORT),
         # would come back with every retry: the sizes of a command's outputs are checked before, so this is a bug
-        ("commit", ERROR(ERROR.MSG_SIZE_TOO_LARGE, txn_requires_abort=True), "exit"),
+        ("commit", of("MSG_SIZE_TOO_LARGE", txn_requires_abort=True), EXIT),
+        ("send_offsets", of("GROUP_AUTHORIZATION_FAILED", txn_requires_abort=True), EXIT),
         # the coordinator is moving: the same call again
-        ("send_offsets", ERROR(ERROR.COORDINATOR_LOAD_IN_PROGRESS, retriable=True), "retry"),
-        ("commit", ERROR(ERROR.COORDINATOR_NOT_AVAILABLE, retriable=True), "retry"),
+        ("init", of("COORDINATOR_NOT_AVAILABLE", retriable=True), RETRY),
+        ("send_offsets", of("COORDINATOR_LOAD_IN_PROGRESS", retriable=True), RETRY),
+        ("commit", of("COORDINATOR_NOT_AVAILABLE", retriable=True), RETRY),
+        # an abort is not asked for twice, a begin fails only by a bug
+        ("abort", of("COORDINATOR_NOT_AVAILABLE", retriable=True), EXIT),
+        ("begin", of("_STATE"), EXIT),
         # in doubt: nobody knows whether it was committed; only the log can tell, after a restart
-        ("commit", ERROR(ERROR._TIMED_OUT, retriable=True), "exit"),
-        ("commit", ERROR(ERROR._TRANSPORT), "exit"),
-        # another instance of ours has taken over
-        ("commit", ERROR(ERROR._FENCED, fatal=True), "exit"),
-        ("commit", ERROR(ERROR.INVALID_PRODUCER_EPOCH, fatal=True), "exit"),
-        ("send_offsets", ERROR(ERROR.FENCED_INSTANCE_ID, fatal=True), "exit"),
+        ("commit", of("_TIMED_OUT", retriable=True), EXIT),
+        ("commit", of("_TRANSPORT"), EXIT),
+        # another instance of ours has taken over, also when the library would only abort
+        ("commit", of("_FENCED", fatal=True), EXIT),
+        ("commit", of("INVALID_PRODUCER_EPOCH", txn_requires_abort=True), EXIT),
+        ("send_offsets", of("FENCED_INSTANCE_ID", txn_requires_abort=True), EXIT),
         # the same code at another call is not the rebalance case
-        ("commit", ERROR(ERROR.ILLEGAL_GENERATION), "exit"),
-        ("commit", ERROR(ERROR.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal=True), "exit"),
+        ("commit", of("ILLEGAL_GENERATION"), EXIT),
+        ("commit", of("TRANSACTIONAL_ID_AUTHORIZATION_FAILED", fatal=True), EXIT),
+        # a record that was not delivered: the commit will be refused
+        ("delivery", of("_MSG_TIMED_OUT"), ABORT),
+        ("delivery", of("_PURGE_QUEUE"), ABORT),
+        ("delivery", of("INVALID_RECORD"), EXIT),
+        # polling goes on through an outage and a rebalance, not past a position outside the log
+        ("consume", of("_ALL_BROKERS_DOWN"), RETRY),
+        ("consume", of("NOT_COORDINATOR"), RETRY),
+        ("consume", of("REBALANCE_IN_PROGRESS"), RETRY),
+        ("consume", of("_AUTO_OFFSET_RESET"), EXIT),
+        ("consume", of("_MAX_POLL_EXCEEDED"), EXIT),
+        ("consume", of("TOPIC_AUTHORIZATION_FAILED"), EXIT),
     ],
 )
 def test_what_a_failed_call_leads_to(call: str, error: KafkaError, expected: str) -> None:
     assert outcome(call, error) == expected
 
 
+# -- the calls ----------------------------------------------------------------------------------------------------------------------
 class Scripted:
-    """A producer whose commit fails as the script says; it records what was asked of it."""
+    """A producer whose calls fail as the script says; it records what was asked of it, and how long each call may take."""
 
-    def __init__(self, *errors: KafkaError) -> None:
-        self.errors = list(errors)
+    def __init__(self, call: str = "", *errors: KafkaError, takes_s: float = 0.0) -> None:
+        self.call, self.errors, self.takes_s = call, list(errors), takes_s
         self.calls: list[str] = []
+        self.allowed: list[float] = []
+        self.now = 0.0
+
+    def _do(self, call: str, timeout: float = 0.0) -> None:
+        self.calls.append(call)
+        self.allowed.append(timeout)
+        if call == self.call:
+            self.now += self.takes_s
+            if self.errors:
+                raise KafkaException(self.errors.pop(0))
+
+    def init_transactions(self, timeout: float) -> None:
+        self._do("init", timeout)
 
     def begin_transaction(self) -> None:
-        self.calls.append("begin")
+        self._do("begin")
+
+    def produce(self, *record: Any, **more: Any) -> None:
+        self._do("produce")
 
     def send_offsets_to_transaction(self, offsets: Any, group: Any, timeout: float) -> None:
-        self.calls.append("offsets")
+        self._do("send_offsets", timeout)
 
     def commit_transaction(self, timeout: float) -> None:
-        self.calls.append("commit")
-        if self.errors:
-            raise KafkaException(self.errors.pop(0))
+        self._do("commit", timeout)
 
     def abort_transaction(self, timeout: float) -> None:
-        self.calls.append("abort")
+        self._do("abort", timeout)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
-def transaction(producer: Scripted) -> Transaction:
-    opened = Transaction({}, "t", 1000, World(producer=lambda config: producer, sleep=lambda seconds: None))
+def step(producer: Scripted, within_s: float = 30.0) -> Transaction:
+    """Everything a worker asks of its producer between a start and a roll-back."""
+    world = World(producer=lambda config: producer, sleep=producer.sleep, monotonic=lambda: producer.now)
+    opened = Transaction({}, "t", 1000, world)
+    opened.start()
     opened.begin()
+    opened.send("topic", b"value", b"key")
+    try:
+        opened.commit([], None, within_s)
+    except Aborted:
+        opened.abort()
+        raise
     return opened
 
 
-def test_a_retriable_error_is_repeated_and_then_committed() -> None:
-    producer = Scripted(*[ERROR(ERROR.COORDINATOR_NOT_AVAILABLE, retriable=True)] * 3)
-    opened = transaction(producer)
-    opened.commit([], None)
-    assert producer.calls == ["begin", "offsets", *["commit"] * 4]
-    assert not opened.open
+COMMITTED = ["init", "begin", "produce", "send_offsets", "commit"]
 
 
-@pytest.mark.parametrize(
-    ("errors", "raised"),
-    [
-        ([ERROR(ERROR._TIMED_OUT, retriable=True)], Fatal),
-        ([ERROR(ERROR.COORDINATOR_NOT_AVAILABLE, retriable=True)] * (RETRIES_MAX + 1), Fatal),
-        ([ERROR(ERROR.INVALID_TXN_STATE, txn_requires_abort=True)], Aborted),
-    ],
-)
-def test_a_commit_that_fails_is_never_taken_for_done(errors: list[KafkaError], raised: type[Exception]) -> None:
-    opened = transaction(Scripted(*errors))
-    with pytest.raises(raised):
+@pytest.mark.parametrize("call", ["init", "send_offsets", "commit"])
+def test_a_retriable_error_is_repeated_and_then_committed(call: str) -> None:
+    producer = Scripted(call, *[of("COORDINATOR_NOT_AVAILABLE", retriable=True)] * 3)
+    assert not step(producer).open
+    assert producer.calls == [each for name in COMMITTED for each in [name] * (4 if name == call else 1)]
+
+
+@pytest.mark.parametrize("call", ["init", "begin", "produce", "send_offsets", "commit"])
+@pytest.mark.parametrize("error", [of("_TIMED_OUT", retriable=True), of("_FENCED", fatal=True), of("_TRANSPORT"), of("UNKNOWN")])
+def test_what_is_in_doubt_or_fenced_ends_the_process_and_nothing_is_asked_any_more(call: str, error: KafkaError) -> None:
+    producer = Scripted(call, error)
+    with pytest.raises(Fatal, match=f"^{call}: {error.name()}"):
+        step(producer)
+    assert producer.calls == COMMITTED[: COMMITTED.index(call) + 1]
+
+
+@pytest.mark.parametrize("call", ["send_offsets", "commit"])
+def test_what_must_be_aborted_is_aborted_and_is_not_fatal(call: str) -> None:
+    producer = Scripted(call, of("INVALID_TXN_STATE", txn_requires_abort=True))
+    with pytest.raises(Aborted):
+        step(producer)
+    assert producer.calls == [*COMMITTED[: COMMITTED.index(call) + 1], "abort"]
+
+
+def test_retries_end() -> None:
+    producer = Scripted("commit", *[of("COORDINATOR_NOT_AVAILABLE", retriable=True)] * (RETRIES_MAX + 1))
+    with pytest.raises(Fatal):
+        step(producer)
+    assert producer.calls.count("commit") == RETRIES_MAX + 1
+
+
+def test_offsets_and_commit_share_one_deadline() -> None:
+    producer = Scripted("send_offsets", takes_s=7.0)
+    step(producer, within_s=10.0)
+    assert producer.allowed[-2:] == [10.0, 3.0]
+
+
+def test_a_commit_is_not_asked_for_when_its_time_is_over() -> None:
+    producer = Scripted("send_offsets", takes_s=11.0)
+    with pytest.raises(Fatal, match="not done in time"):
+        step(producer, within_s=10.0)
+    assert "commit" not in producer.calls
+
+
+def test_a_commit_that_fails_is_never_taken_for_done() -> None:
+    opened = Transaction({}, "t", 1000, World(producer=lambda config: Scripted("commit", of("_TRANSPORT"))))
+    opened.begin()
+    with pytest.raises(Fatal):
         opened.commit([], None)
     assert opened.open
 
 
 def test_an_abort_that_fails_ends_the_process() -> None:
-    producer = Scripted()
-    opened = transaction(producer)
-
-    def fail(timeout: float) -> None:
-        raise KafkaException(ERROR(ERROR._FENCED, fatal=True))
-
-    abort: Callable[[float], None] = fail
-    producer.abort_transaction = abort  # type: ignore[method-assign]
-    with pytest.raises(Fatal):
-        opened.abort()
+    for error in (of("_FENCED", fatal=True), of("_TIMED_OUT", retriable=True), of("COORDINATOR_NOT_AVAILABLE", retriable=True)):
+        opened = Transaction({}, "t", 1000, World(producer=lambda config, error=error: Scripted("abort", error)))
+        opened.begin()
+        with pytest.raises(Fatal):
+            opened.abort()
