@@ -23,6 +23,7 @@ from orderflow.cli import (
     serve,
     simulate,
     stock,
+    tables,
     topics,
     topology,
     up,
@@ -52,7 +53,7 @@ def door(version: bool = typer.Option(False, "--version", help="Show the version
 
 for function in (up.up, demo.demo, worker.worker, serve.serve, topology.topology, docs.docs, simulate.simulate):
     app.command()(function)
-for noun in (orders, stock, fulfillment, reservations, channels, topics, schemas, dlq, verify, bench, config):
+for noun in (orders, stock, fulfillment, reservations, channels, topics, schemas, tables, dlq, verify, bench, config):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
 

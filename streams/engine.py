@@ -85,6 +85,11 @@ class Engine:
         """How often rows on disk were not used since the start, by reason."""
         return self._restorer.wiped
 
+    @property
+    def restored_records(self) -> int:
+        """Changelog records read for restores since the start: few when the directory was nearly current."""
+        return self._restorer.records
+
     def start(self) -> None:
         """Fence this instance's predecessor, then join the group."""
         self.transaction.start()

@@ -42,6 +42,9 @@ class Telemetry(Collector):
         for why, count in list(engine.wiped.items()):
             wiped.add_metric([why], count)
         yield wiped
+        restored = CounterMetricFamily("orderflow_restored_records", "Changelog records read to bring partitions up to date")
+        restored.add_metric([], engine.restored_records)
+        yield restored
         step = GaugeMetricFamily("orderflow_seconds_since_step", "Age of the last step of the kafka thread: the watchdog's value")
         step.add_metric([], time.monotonic() - engine.last_step)
         yield step

@@ -113,6 +113,8 @@ class Restorer:
         """(space, partition) -> (changelog records read, records there are), while it is being restored."""
         self.wiped: Counter[str] = Counter()
         """How often rows on disk were not used, by reason (AHEAD, STALE, DIFFERS)."""
+        self.records = 0
+        """Changelog records read since the start."""
         self._thread = world.thread("restore", self._run)
 
     def want(self, partitions: list[Wanted]) -> None:
@@ -167,6 +169,7 @@ class Restorer:
                 )
         for job in jobs:
             self.progress.pop(job.id, None)
+            self.records += job.records
             if job.ticket not in self._canceled:
                 seconds = round(self._world.monotonic() - started, 3)
                 backlog_end = ends[job.wanted.source_topic, job.wanted.partition]
