@@ -1,5 +1,6 @@
 """`orderflow docs`: the reference pages, generated from the code that runs, so that they cannot say something else."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ def docs(
 ) -> None:
     """Write the reference pages from the code.
 
-    docs/reference: topics, records, routes, transitions, settings and commands.
+    docs/reference: topics, records, routes, transitions, the error table, settings and commands.
 
     \b
     Example:
@@ -53,6 +54,7 @@ def pages() -> dict[str, str]:
         "records.md": contracts.records(),
         "openapi.json": json.dumps(openapi.document(), indent=2, sort_keys=True) + "\n",
         "transitions.md": "\n".join(_transitions()) + "\n",
+        "outcomes.md": "\n".join(_outcomes()) + "\n",
         "settings.md": "\n".join(_settings()) + "\n",
         "cli.md": "\n".join(_commands()) + "\n",
     }
@@ -85,6 +87,30 @@ def transition_tables() -> list[tuple[str, Any]]:
             if isinstance(value, Transitions):
                 found.setdefault(value.entity, (f"streams/domain/{info.name}.py", value))
     return [found[entity] for entity in sorted(found)]
+
+
+def _outcomes() -> Iterator[str]:
+    """The error table: the rule of each call, what differs and why, and every error the client knows."""
+    from orderflow.streams.outcomes import CALLS, EVERYWHERE, ROWS, codes, row
+
+    yield from (GENERATED.format(source="streams/outcomes.py"), "", "# What a failed call to Kafka leads to", "")
+    yield "Retry: the same call again. Abort: positions go back to the last commit, work goes on. Exit: the process ends with 12,"
+    yield from ("and the next one reads from the log what was committed. What the client calls fatal always exits.", "")
+    yield from ("| call | what it is | retry | abort | else |", "| --- | --- | --- | --- | --- |")
+    for rule in CALLS.values():
+        retry = "when the client marks it retriable, timeouts excepted" if rule.may_retry else "–"
+        abort = "always" if rule.name == "delivery" else "when the client says so" if rule.may_abort else "–"
+        yield f"| `{rule.name}` | {rule.what} | {retry} | {abort} | exit |"
+    yield from ("", "## What differs, and why", "", "| call | error | outcome | why |", "| --- | --- | --- | --- |")
+    cells = [(f"`{call}`", name, each) for (call, name), each in ROWS.items()] + [
+        ("every", name, each) for name, each in EVERYWHERE.items()
+    ]
+    for (call, alike), group in itertools.groupby(cells, key=lambda cell: (cell[0], cell[2])):
+        names = ", ".join(f"`{name}`" for _, name, _ in group)
+        yield f"| {call} | {names} | {alike.outcome} | {alike.why} |"
+    ruled = [name for name in codes() if not any(row(call, name) for call in CALLS)]
+    yield from ("", "## Decided by the rule of each call", "", "Every other error of the installed client:", "")
+    yield from (", ".join(f"`{name}`" for name in ruled) + ".", "")
 
 
 def _settings() -> Iterator[str]:
