@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orderflow.streams.domain.contract import Settings as Rules
+from orderflow.streams.watchdog import BOUND_S
 
 GIVE_UP_SESSIONS_MIN = 4
 
@@ -49,6 +50,9 @@ class WorkerSettings(BaseSettings):
     """At most this many records are decided between two polls."""
     state_memory_mb: int = Field(512, ge=64, le=1_048_576)
     """MiB for all its rows in memory: half for what is not on disk yet, an eighth for blocks of the disk, the rest for decoded rows."""
+    watchdog_s: float = Field(BOUND_S, ge=1, le=3600)
+    """A worker that makes no step for so long hangs, and ends with 11. The default is longer than what has a bound of its own may take
+    together when the broker is away: a commit 30 s, its abort 25 s, a seek 10 s."""
     locations: str = "main"
     """Known stock locations, separated by commas, until their key space exists."""
     give_up_s: int = Field(120, ge=5)

@@ -10,16 +10,18 @@ from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Log, Work
 from orderflow.streams.telemetry import Telemetry
 from orderflow.streams.transport import App, BatchSchema
+from orderflow.streams.watchdog import BOUND_S
 
 Process = Callable[[Work], None]
 """Decide a batch and leave the answer in `work.result`."""
 
 
-def build_app(engine: Engine, process: Process, *, group: str, data: Path, host: str, port: int) -> App:
+def build_app(engine: Engine, process: Process, *, group: str, data: Path, host: str, port: int, watchdog_s: float = BOUND_S) -> App:
     """A Faust app over this engine. Its web endpoint runs in a thread of its own, so that a long batch does not silence it."""
     telemetry = Telemetry(engine)
     engine.on_commit = telemetry.committed
-    app = App(group, engine=engine, datadir=str(data / "faust"), web_host=host, web_bind=host, web_port=port, web_in_thread=True)
+    web = {"web_host": host, "web_bind": host, "web_port": port, "web_in_thread": True}
+    app = App(group, engine=engine, watchdog_s=watchdog_s, datadir=str(data / "faust"), **web)
     for source in engine.logs.values():
         _add_agent(app, source, process)
     return app
@@ -38,4 +40,5 @@ def _add_agent(app: App, source: Log, process: Process) -> None:
 def run_app(app: App) -> None:
     """Run until told to stop. Exits the process: 0 after a clean stop, 10 to 13 when a supervisor has to start it again."""
     app.finalize()
+    app.watchdog.start()
     faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False, console_port=0).execute_from_commandline()

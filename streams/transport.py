@@ -25,12 +25,14 @@ from mode import Service
 from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Work
 from orderflow.streams.transaction import Fatal
+from orderflow.streams.watchdog import Watchdog
 from orderflow.tables.restore import NewerRows
 
 log = structlog.get_logger(__name__)
 
 EXIT_FATAL = 12
 EXIT_AGENT_FAILED = 10
+EXIT_HUNG = 11
 EXIT_REFUSED = 78
 ACK_POLL_S = 0.5
 STOP_TIMEOUT_S = 15.0
@@ -51,6 +53,13 @@ def _exit_hard_after(seconds: float) -> None:
     timer = threading.Timer(seconds, leave, (EXIT_FATAL, Fatal(f"the worker did not stop within {seconds:.0f} s")))
     timer.daemon = True
     timer.start()
+
+
+def _hung(why: str, stacks: dict[str, str]) -> None:
+    """Say where every thread is, and end the process."""
+    for name, stack in stacks.items():
+        log.error("worker.hung", thread=name, stack=stack)
+    leave(EXIT_HUNG, Fatal(f"{why}; the stacks above say where it hangs"))
 
 
 class BatchSchema(faust.Schema):
@@ -277,6 +286,7 @@ class Fetcher(faust_consumer.Fetcher):
         """Let the batch in the agent finish, then stop."""
         consumer = self.app.consumer
         consumer.stopping = True
+        self.app.watchdog.stop()
         _exit_hard_after(STOP_DEADLINE_S)
         try:
             await asyncio.wait_for(consumer.idle.wait(), STOP_TIMEOUT_S)
@@ -348,8 +358,9 @@ class Agent(faust.Agent):
 class App(faust.App):
     """A Faust app around an engine."""
 
-    def __init__(self, id: str, *, engine: Engine, **options: Any) -> None:  # noqa: A002  (Faust's name)
+    def __init__(self, id: str, *, engine: Engine, watchdog_s: float, **options: Any) -> None:  # noqa: A002  (Faust's name)
         self.engine = engine
+        self.watchdog = Watchdog(lambda: engine.last_step, watchdog_s, _hung)
         super().__init__(
             id,
             broker="orderflow://",

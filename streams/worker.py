@@ -69,7 +69,15 @@ def build(settings: WorkerSettings, records: Records, store: Store, spaces: Sequ
         work.result = processors[work.partition.source.topic].run(work.batch)
 
     engine = Engine(engine_settings(settings, store), [command_log(space, records) for space in spaces], store)
-    app = build_app(engine, process, group=settings.group, data=settings.data, host=settings.worker_host, port=settings.worker_port)
+    app = build_app(
+        engine,
+        process,
+        group=settings.group,
+        data=settings.data,
+        host=settings.worker_host,
+        port=settings.worker_port,
+        watchdog_s=settings.watchdog_s,
+    )
     reading.add_pages(app, engine, spaces, settings.partitions, lookups)
     state.add_pages(app, engine, store)
     app.lookups = lookups
