@@ -75,6 +75,38 @@ def j1(
         raise typer.Exit(UNAVAILABLE)
 
 
+@app.command("j1-product")
+def j1_product(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often.")] = 3,
+    records: Annotated[int, typer.Option("--records", min=1000, help="Reservations; 30 % of them warm up.")] = 1_000_000,
+    scarce: Annotated[bool, typer.Option("--scarce", help="So few units that 30 % are refused.")] = False,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reserve stock as the product does it, in turn with J1: real schemas and envelope, rules, events, status records, answers.
+
+    Prints the CPU of a reservation, how many records and bytes it writes, and the ratio to J1 of the same round. Checked: no oversell,
+    one answer per command, the rows equal to the fold of the events.
+
+    \b
+    Example:
+      orderflow bench j1-product --rounds 3 --records 200000
+    \b
+    Exit codes:
+      0   measured, the output of every round is right
+      1   the output of a round is wrong or a worker did not finish; or this is no checkout
+      69  the broker or the registry did not start
+    """
+    contest = checkout.measurement("j1_product")
+    document = on_a_box(
+        lambda box, directory: contest.run(box, directory, rounds=rounds, records=records, data="scarce" if scarce else "plenty", say=say),
+        registry=True,
+    )
+    finish(document, save, as_json, contest)
+    if any(each["fault"] for each in document["rounds"]):
+        raise typer.Exit(NO)
+
+
 def on_a_box(measure: Callable[[Any, Path], dict[str, Any]], *, registry: bool = False) -> dict[str, Any]:
     """Run a measurement with a box of its own on core 0, in a temporary directory. Raises Failure 69 when it does not start."""
     from orderflow.connectors.box.artifacts import ArtifactError

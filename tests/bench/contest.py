@@ -73,12 +73,17 @@ def take_turns(
     measure: Callable[[int, str], Figures],
     say: Callable[[str], None] = lambda text: None,
     check: Callable[[int, str], Figures] = lambda number, name: {},
+    before: Callable[[int, str], None] = lambda number, name: None,
 ) -> list[Result]:
-    """A B C A B C: every contestant once a round. `measure` is watched, `check` is not; both return figures, `fault` when something is wrong."""
+    """A B C A B C: every contestant once a round. `measure` is watched; `before` prepares it and `check` judges it, unwatched.
+
+    `measure` and `check` return figures, with a `fault` when something is wrong; what failed is not checked.
+    """
     results = []
     for number in range(1, rounds + 1):
         for name in contestants:
             say(f"round {number} of {rounds}: {name}")
+            before(number, name)
             with watched() as conditions:
                 figures = measure(number, name)
             result = {"round": number, "contestant": name, "fault": "", **figures, **conditions}

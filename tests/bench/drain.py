@@ -38,7 +38,7 @@ def drain(
     log: Path,
     limit_s: float,
 ) -> dict[str, Any]:
-    """Start the contestant on its core, wait until its group has committed all of `topic`, stop it. Raises Failed.
+    """Start the contestant on its core, wait until its group has committed all that is in `topic` now, stop it. Raises Failed.
 
     Returns events (after the warm-up), events_per_s, cpu_us_per_event, broker_us_per_event, peak_rss_mb, start_s (until its first commit).
     """
@@ -63,6 +63,7 @@ class Position:
         numbers = self._consumer.list_topics(topic, timeout=ASK_TIMEOUT_S).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number) for number in numbers]
         self.end: int = sum(self._consumer.get_watermark_offsets(partition, timeout=ASK_TIMEOUT_S)[1] for partition in self._partitions)
+        self.begin = self.committed()
 
     def committed(self) -> int:
         """How many records the group has committed."""
@@ -75,7 +76,8 @@ class Position:
 def _observe(child: Child, position: Position, broker: int, limit_s: float) -> dict[str, Any]:
     began = moved = time.monotonic()
     marks: list[tuple[float, float, float, int]] = []
-    done, start_s = 0, 0.0
+    done, start_s = position.begin, 0.0
+    warm = position.begin + (position.end - position.begin) * WARM_SHARE
     pid = child.pid or 0
     while done < position.end:
         time.sleep(POLL_S)
@@ -83,7 +85,7 @@ def _observe(child: Child, position: Position, broker: int, limit_s: float) -> d
         if committed > done:
             start_s = start_s or now - began
             done, moved = committed, now
-            if not marks and done >= position.end * WARM_SHARE or done >= position.end:
+            if not marks and done >= warm or done >= position.end:
                 marks.append((now, machine.used_s(pid), machine.used_s(broker), done))
                 peak_rss_mb = machine.peak_rss_mb(pid)
         elif child.poll() is not None:

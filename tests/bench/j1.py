@@ -221,8 +221,8 @@ def work() -> None:
 
 
 # -- the check ----------------------------------------------------------------------------------------------------------------------
-def read_all(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes]]:
-    """Everything a read_committed reader sees."""
+def messages(bootstrap: str, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Any]:
+    """Every record a read_committed reader sees, from the beginning of each partition or from `starts`, to its present end."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -234,18 +234,43 @@ def read_all(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes]]:
         }
     )
     partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    consumer.assign([TopicPartition(topic, number, (starts or {}).get(number, 0)) for number in partitions])
     left = set(partitions)
     while left:
         for message in consumer.consume(20_000, 1.0):
             error = message.error()
             if error is None:
-                yield message.key(), message.value()
+                yield message
             elif error.code() == KafkaError._PARTITION_EOF:
                 left.discard(message.partition())
             else:
                 raise RuntimeError(error.str())
     consumer.close()
+
+
+def read_all(bootstrap: str, topic: str) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of everything a read_committed reader sees."""
+    return ((message.key(), message.value()) for message in messages(bootstrap, topic))
+
+
+def ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """The end offset of each partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "j1-check"})
+    numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    found = {number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in numbers}
+    consumer.close()
+    return found
+
+
+def weigh(bootstrap: str, topics: Iterable[str], starts: Mapping[str, Mapping[int, int]], commands_sent: int) -> dict[str, float]:
+    """What a command costs the log: records produced and bytes of key, value and headers written, since `starts`, per command."""
+    produced = size_bytes = 0
+    for topic in topics:
+        for message in messages(bootstrap, topic, starts.get(topic)):
+            produced += 1
+            size_bytes += len(message.key() or b"") + len(message.value() or b"")
+            size_bytes += sum(len(name) + len(value or b"") for name, value in message.headers() or ())
+    return {"produces_per_event": round(produced / commands_sent, 2), "bytes_per_event": round(size_bytes / commands_sent)}
 
 
 class Places(Struct, frozen=True):
@@ -274,10 +299,7 @@ def check(bootstrap: str, prefix: str, count: int, on_hand: int, pick: Pick = un
 
 def in_transactions(bootstrap: str, topic: str, count: int) -> None:
     """Exactly once in name only? A topic written in transactions has their markers among its offsets. Raises AssertionError."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "j1-check"})
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    offsets = sum(consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in partitions)
-    consumer.close()
+    offsets = sum(ends(bootstrap, topic).values())
     assert offsets != count, "exactly once in name only: the answers were written outside of any transaction"
 
 

@@ -41,11 +41,13 @@ def run(
         app = f"j1-{number}-{name}"
         return Lane(box.bootstrap, app, f"j1-{shares[name]}.commands", directory / app, j1.ON_HAND[data])
 
+    def before(number: int, name: str) -> None:
+        topics = j1.TOPICS[1:] if name in OURS["both"] else ("out",)
+        j1.make_topics(box.bootstrap, lane(number, name).app, names=topics)
+
     def measure(number: int, name: str) -> contest.Figures:
         here = lane(number, name)
-        topics = j1.TOPICS[1:] if name in OURS["both"] else ("out",)
-        j1.make_topics(box.bootstrap, here.app, names=topics)
-        return _drained(ALL[name], commands[name], here, broker, directory / f"{here.app}.log")
+        return drained(ALL[name], commands[name], here, broker, directory / f"{here.app}.log")
 
     def check(number: int, name: str) -> contest.Figures:
         here = lane(number, name)
@@ -56,7 +58,7 @@ def run(
         finally:
             shutil.rmtree(here.state, ignore_errors=True)
 
-    results = contest.take_turns(rounds, list(commands), measure, say, check)
+    results = contest.take_turns(rounds, list(commands), measure, say, check, before)
     against = next((name for name in AGAINST if name in commands), "")
     return {
         "job": "j1",
@@ -72,7 +74,8 @@ def run(
     }
 
 
-def _drained(contestant: Contestant, command: Sequence[str], here: Lane, broker: int, log: Path) -> contest.Figures:
+def drained(contestant: Contestant, command: Sequence[str], here: Lane, broker: int, log: Path) -> contest.Figures:
+    """The figures of one run, or its fault."""
     try:
         return drain.drain(
             command,
@@ -93,59 +96,66 @@ HEAD = ("contestant", "CPU µs per event", "events/s", "× CPU", "× events/s", 
 
 
 def rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """A line per contestant: median (from to) and the ratio to `against` within a round; those that failed or were not run, with the reason."""
+    """A line per contestant: median (range), the ratio to `against` within a round; those that failed or were not run, with the reason."""
     for name, about in document["contestants"].items():
         middle, mine = document["median"][name], [each for each in document["rounds"] if each["contestant"] == name]
-        faults = [each["fault"].split("\n")[0] for each in mine if each["fault"]]
-        output = f"FAILED: {faults[0]}" if faults else "right"
-        ratios = [document["ratio"][metric].get(name) for metric in METRICS[:2]]
-        figures = [_spread(middle.get(metric)) for metric in METRICS]
+        figures = [spread(middle.get(metric)) for metric in METRICS]
         yield [
             name,
             *figures[:2],
-            *(f"{ratio['median']:.2f}" if ratio else "" for ratio in ratios),
+            *(ratio(document, metric, name) for metric in METRICS[:2]),
             *figures[2:],
             plots.number(about["records"]),
             f"{middle['rounds']} of {len(mine)}",
-            output,
+            verdict(mine),
         ]
     for name, why in document["not_run"].items():
         yield [name, *[""] * (len(HEAD) - 2), f"not run: {why.splitlines()[0]}"]
 
 
-def _spread(found: Mapping[str, float] | None) -> str:
+def spread(found: Mapping[str, float] | None) -> str:
+    """Median (from to) as people read it; empty when no round counts."""
     if not found:
         return ""
     middle, low, high = (plots.number(found[name]) for name in ("median", "from", "to"))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
+def ratio(document: Mapping[str, Any], metric: str, name: str) -> str:
+    """The median of the ratios within a round; empty when no round has both."""
+    found = document["ratio"][metric].get(name)
+    return f"{found['median']:.2f}" if found else ""
+
+
+def verdict(results: Sequence[contest.Result]) -> str:
+    """`right`, or how often it failed and the first reason."""
+    faults = [each["fault"].splitlines()[0] for each in results if each["fault"]]
+    return f"FAILED {len(faults)} of {len(results)}: {faults[0]}" if faults else "right"
+
+
 def table(document: Mapping[str, Any]) -> str:
     """The Markdown table of docs/benchmarks.md, with the machine and what is compared under it."""
+    return plots.markdown(HEAD, rows(document)) + "\n\n" + legend(document)
+
+
+def legend(document: Mapping[str, Any]) -> str:
+    """What the figures are and where they were taken."""
     facts = document["facts"]
-    lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(document)]
-    against = f"× is the ratio to {document['against']} within a round. " if document["against"] else ""
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Medians (range) of the rounds that count. {against}{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, CPython "
-            f"{facts['python']}, Kafka {facts['kafka']}; {facts['at'][:10]}; {document['data']} of stock.",
-        ]
+    against = f"× is the ratio to `{document['against']}` within a round. " if document["against"] else ""
+    return (
+        f"{document['records']} records. Medians (range) of the rounds that count. {against}{facts['cpu']}, {facts['cores']} cores, "
+        f"Linux {facts['kernel']}, CPython {facts['python']}, Kafka {facts['kafka']}, {facts['at'][:10]}."
     )
 
 
 def charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(name, SVG) of each chart."""
-    for metric, title, unit in (
-        ("cpu_us_per_event", "J1: CPU per event", "µs, less is better; the line is the range"),
-        ("events_per_s", "J1: events per second on one core", "more is better; the line is the range"),
-    ):
-        yield metric.split("_")[0], plots.bars(title, unit, [*_bars(document, metric)])
+    yield "cpu", plots.bars("J1: CPU per event", "µs, less is better; the line is the range", [*bars(document, METRICS[0])])
+    yield "events", plots.bars("J1: events per second on one core", "more is better; the line is the range", [*bars(document, METRICS[1])])
 
 
-def _bars(document: Mapping[str, Any], metric: str) -> Iterator[plots.Bar]:
+def bars(document: Mapping[str, Any], metric: str) -> Iterator[plots.Bar]:
+    """A bar per contestant, in one weight; a note for those without a figure."""
     for name in document["contestants"]:
         found = document["median"][name].get(metric)
         if found:

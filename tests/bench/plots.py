@@ -1,9 +1,9 @@
-"""Charts as SVG text: a bar is a median, the thin line over it the range. Every bar of a chart has the same weight, ours or not.
+"""Charts as SVG text, and tables: a bar is a median, the thin line over it the range. Every bar of a chart has the same weight, ours or not.
 
 Written by hand so that a chart is a few hundred lines of text that a diff can show; no library, no fonts, no scripts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from msgspec import Struct
@@ -74,6 +74,12 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[
         parts.append(f'<rect x="{left + plot_w + 16}" y="{top + index * 20}" width="12" height="12" fill="{color}"/>')
         parts.append(_text(left + plot_w + 34, top + index * 20 + 11, name))
     return _svg(top + plot_h + 32, parts)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a page."""
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)])
 
 
 def number(value: float) -> str:

@@ -29,8 +29,8 @@ app = faust.App(
 )
 commands = app.topic(COMMANDS, key_serializer="raw", value_serializer="raw")
 answers = app.topic(OUT, key_serializer="raw", value_serializer="raw")
-stock = app.Table("stock", partitions=PARTITIONS, key_serializer="raw", value_serializer="raw")
-reservations = app.Table("reservation", partitions=PARTITIONS, key_serializer="raw", value_serializer="raw")
+stock = app.Table("stock", partitions=PARTITIONS, key_type=bytes, value_type=bytes)
+reservations = app.Table("reservation", partitions=PARTITIONS, key_type=bytes, value_type=bytes)
 
 
 @app.agent(commands)
