@@ -20,7 +20,7 @@ from orderflow.streams.outcomes import EXIT, outcome
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
-from orderflow.tables.digest import UNKNOWN, digest
+from orderflow.tables.digest import UNKNOWN, digest, rows_of
 from orderflow.tables.restore import Meta, Restored, Restorer, Wanted
 from orderflow.tables.rocks import Position, Store
 from orderflow.tables.timers import deadlines, next_due
@@ -441,7 +441,7 @@ class Engine:
         """Say in meta what the rows come to, so that the next owner can compare its own; not at all when a scan takes too long."""
         deadline = self.world.monotonic() + HAND_OVER_SCAN_S
         for partition in going:
-            found = digest(partition.family, partition.source.tables, lambda: self.world.monotonic() > deadline)
+            found = digest(rows_of(partition.family, partition.source.tables), lambda: self.world.monotonic() > deadline)
             if found is not None:
                 partition.digest = found.value
                 partition.touched = True

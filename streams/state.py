@@ -15,7 +15,7 @@ from faust.web import View
 from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Partition
 from orderflow.streams.reading import NotHere, add_page, answer
-from orderflow.tables.digest import BUCKETS, Digest, bucket_digests, bucket_of, digest, row_digest, without_prefix
+from orderflow.tables.digest import BUCKETS, Digest, bucket_of, digest_with_buckets, row_digest, without_prefix
 from orderflow.tables.rocks import Position, Store, StoreError
 
 log = structlog.get_logger(__name__)
@@ -70,11 +70,9 @@ class StateReader:
     def digest(self, space: str, number: int, parts: bool) -> dict[str, Any]:
         """The digest of a partition's rows at one position; with `parts` that of each bucket of each table too."""
         partition = self.partition(space, number)
-        rows, tables = partition.family.frozen(), partition.source.tables
-        position, found = rows.position(), digest(rows, tables)
-        assert found is not None, "nobody gave up"
+        position, pairs = partition.family.frozen()
+        found, buckets = digest_with_buckets(pairs, partition.source.tables)
         self._known[space, number] = (position, found)
-        buckets = {table.name: bucket_digests(without_prefix(rows, table)) for table in tables} if parts else {}
         return {
             "space": space,
             "partition": number,
@@ -84,7 +82,7 @@ class StateReader:
             "digest": f"{found.value:016x}",
             "rows": found.rows,
             "size_bytes": found.size_bytes,
-            "buckets": buckets,
+            "buckets": buckets if parts else {},
         }
 
     def rows(self, space: str, number: int, name: str, bucket: int) -> list[tuple[str, str]]:
@@ -93,7 +91,7 @@ class StateReader:
         table = partition.rows.tables.get(name)
         if table is None or not 0 <= bucket < BUCKETS:
             raise NotHere(404, f"{space} has no table {name} with a bucket {bucket}")
-        pairs = without_prefix(partition.family.frozen(), table)
+        pairs = without_prefix(partition.family, table)
         return [(key.decode(), row_digest(key, value)) for key, value in pairs if bucket_of(key) == bucket]
 
     def checkpoint(self, name: str) -> dict[str, Any]:

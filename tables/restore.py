@@ -17,7 +17,7 @@ from confluent_kafka.admin import OffsetSpec
 from msgspec import Struct
 
 from orderflow.schemas.catalog import CONFIG
-from orderflow.tables.digest import UNKNOWN, digest
+from orderflow.tables.digest import UNKNOWN, digest, rows_of
 from orderflow.tables.rocks import Family, Position, Store
 from orderflow.tables.rows import Table
 from orderflow.tables.world import World
@@ -284,7 +284,7 @@ class _Job:
         """Are the rows what the last owner had? True when it did not say, or said it before what is on disk here."""
         if self.meta.digest == UNKNOWN:
             return True
-        found = digest(self.family, self.wanted.tables)
+        found = digest(rows_of(self.family, self.wanted.tables))
         return found is not None and found.value == self.meta.digest
 
     def start(self, topic: str) -> int:

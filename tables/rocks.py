@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,43 @@ class Family:
 
     def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Pairs whose key starts with `prefix`, in key order, from `start` on."""
-        return _scan(self._rows, prefix, start or prefix, self._failed)
+        return self._checked(self._rows.items(from_key=start or prefix), start or prefix, prefix)
+
+    def _checked(self, pairs: Iterator[tuple[bytes, bytes]], last: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            for key, value in pairs:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+                last = key
+            self._check_end(last)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _check_end(self, last: bytes) -> None:
+        """rocksdict's iterators end without a word at a block they cannot read: is there really nothing behind this key?"""
+        rows = self._rows.iter()
+        rows.seek(last)
+        if rows.valid() and rows.key() == last:
+            rows.next()
+        if not rows.valid():
+            rows.status()
 
     def position(self) -> Position:
         return Position.unpack(self.get(META_KEY))
 
-    def frozen(self) -> "Frozen":
-        """The partition at one moment between two writes, for readers that take their time."""
-        return Frozen(self._rows.snapshot(), self._failed)
+    def frozen(self) -> tuple[Position, Iterator[tuple[bytes, bytes]]]:
+        """The position and everything behind it, index entries and rows, as they were together at one moment between two writes.
+
+        One iterator sees one moment; rocksdict's snapshots do not hold for the iterators of a column family.
+        """
+        pairs = self._checked(self._rows.items(from_key=META_KEY), META_KEY, b"")
+        first = next(pairs, None)
+        if first is None:
+            return Position(), pairs
+        if first[0] != META_KEY:
+            return Position(), chain((first,), pairs)
+        return Position.unpack(first[1]), pairs
 
     def size(self) -> tuple[int, int]:
         """About how many keys (index entries among them) and bytes there are."""
@@ -123,29 +153,6 @@ class Family:
         """Let go of the database: RocksDB keeps its lock while anybody holds a handle."""
         self._rows.close()
         self._rows = self.handle = None
-
-
-class Frozen:
-    """A partition's rows and position as they were together at one moment."""
-
-    def __init__(self, snapshot: Any, failed: Callable[[Exception], StoreFailed]) -> None:
-        self._rows, self._failed = snapshot, failed
-
-    def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        return _scan(self._rows, prefix, start or prefix, self._failed)
-
-    def position(self) -> Position:
-        return Position.unpack(next((value for _, value in self.scan(META_KEY)), None))
-
-
-def _scan(rows: Any, prefix: bytes, start: bytes, failed: Callable[[Exception], StoreFailed]) -> Iterator[tuple[bytes, bytes]]:
-    try:
-        for key, value in rows.items(from_key=start):
-            if not key.startswith(prefix):
-                return
-            yield key, value
-    except Exception as error:
-        raise failed(error) from error
 
 
 class Batch:
@@ -354,4 +361,4 @@ def _take_lock(path: Path, wait_s: float) -> int:
             return handle
 
 
-__all__ = ["EMPTY_IS_FINE", "Batch", "Family", "Frozen", "Memory", "Position", "Store", "StoreError", "StoreFailed", "destroy"]
+__all__ = ["EMPTY_IS_FINE", "Batch", "Family", "Memory", "Position", "Store", "StoreError", "StoreFailed", "destroy"]
