@@ -107,6 +107,36 @@ def j1_product(
         raise typer.Exit(NO)
 
 
+@app.command()
+def report(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; say which files differ.")] = False, as_json: AsJson = False
+) -> None:
+    """Write the tables and charts of docs/benchmarks.md from the raw results in docs/benchmarks/.
+
+    \b
+    Example:
+      orderflow bench j1 --peers all --rounds 5 --save docs/benchmarks/j1.json
+      orderflow bench report
+    \b
+    Exit codes:
+      0   the page and its charts are as the raw results say
+      1   with --check: they are not; or the page has no place for a result; or this is no checkout
+    """
+    root, maker = checkout.root(), checkout.measurement("report")
+    try:
+        wanted = dict(maker.files(root))
+    except maker.Missing as missing:
+        raise Failure(str(missing)) from None
+    stale = [file for file, text in wanted.items() if not file.is_file() or file.read_text() != text]
+    if not check:
+        for file in stale:
+            file.write_text(wanted[file])
+    result = {"files": len(wanted), "differed": [str(file.relative_to(root)) for file in stale]}
+    show(result, as_json, lambda found: [*found["differed"], f"{len(stale)} of {len(wanted)} files {'differ' if check else 'written'}"])
+    if check and stale:
+        raise typer.Exit(NO)
+
+
 def on_a_box(measure: Callable[[Any, Path], dict[str, Any]], *, registry: bool = False) -> dict[str, Any]:
     """Run a measurement with a box of its own on core 0, in a temporary directory. Raises Failure 69 when it does not start."""
     from orderflow.connectors.box.artifacts import ArtifactError

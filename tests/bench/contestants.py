@@ -142,7 +142,7 @@ def _quix_places(lane: Lane) -> j1.Places:
     return j1.Places(lane.out, topic, topic, lambda key: key.partition(b"|")[2].decode())
 
 
-FAUST = _python("faust_plain", "worker", "--loglevel", "warning", "--without-web")
+FAUST = _python("faust_plain", "worker", "--loglevel", "warn", "--without-web")
 ALL = {
     each.name: each
     for each in (
