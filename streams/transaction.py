@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from orderflow.streams.coordinator import CoordinatorWatch
 from orderflow.streams.outcomes import ABORT, RETRY, outcome
 from orderflow.tables.world import WORLD, World
 
@@ -35,6 +36,7 @@ class Transaction:
 
     def __init__(self, config: Mapping[str, Any], transactional_id: str, timeout_ms: int, world: World = WORLD) -> None:
         self.transactional_id, self._world = transactional_id, world
+        self._coordinator = CoordinatorWatch()
         self._producer = world.producer(
             {
                 "enable.idempotence": True,
@@ -48,6 +50,7 @@ class Transaction:
                 "message.max.bytes": 2_100_000,
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": timeout_ms,
+                **self._coordinator.config,
                 **config,
             }
         )
@@ -58,6 +61,7 @@ class Transaction:
     def start(self) -> None:
         """Fence whoever used this id before and finish what it left open. Raises Fatal."""
         self._call("init", self._producer.init_transactions, COMMIT_TIMEOUT_S)
+        self._insist_on_one_end()
 
     def begin(self) -> None:
         """Open a transaction if none is. Raises Fatal."""
@@ -140,6 +144,7 @@ class Transaction:
         self._await_reports()
         if self._reports_due:
             raise Fatal(f"{self._reports_due} records of a committed transaction have no delivery report after {DELIVERY_TIMEOUT_S:g} s")
+        self._insist_on_one_end()
         self.open = False
 
     def abort(self) -> None:
@@ -147,7 +152,14 @@ class Transaction:
         self._call("abort", self._producer.abort_transaction, ABORT_TIMEOUT_S)
         self._await_reports()  # purged records still report
         self._reports_due = 0
+        self._insist_on_one_end()
         self.open = False
+
+    def _insist_on_one_end(self) -> None:
+        """Go on only if no other end of a transaction of this epoch can be under way: it would end the next one. Raises Fatal."""
+        self._producer.poll(0)
+        if self._coordinator.lost:
+            raise Fatal(f"an end of transaction may still be under way: {self._coordinator.lost}")
 
     def _await_reports(self) -> None:
         """Serve the reports that are due, at most DELIVERY_TIMEOUT_S."""

@@ -24,6 +24,7 @@ FIRST_UNITS = 60
 BUYERS_MAX = 200
 """Callers at a time; further ones do not come while so many wait."""
 REPEAT_FIRST_S, REPEAT_MAX_S = 0.2, 2.0
+SETTLE_S = 90.0
 
 
 class Answer(Struct, frozen=True):
@@ -89,8 +90,8 @@ class Load:
     def stop(self) -> None:
         self._stopped.set()
 
-    async def settle(self, patience_s: float = 120.0) -> dict[str, int]:
-        """Wait until every caller has its answer and every order its outcome; orders by label. Raises AssertionError."""
+    async def settle(self, patience_s: float = SETTLE_S) -> list[str]:
+        """Wait until every caller has its answer and every order its outcome; what is still open then, and should not be."""
         self.stop()
         try:
             async with asyncio.timeout(patience_s):
@@ -98,15 +99,14 @@ class Load:
                     await asyncio.wait(set(self._tasks))
                 while True:
                     found = await self._get(f"{ORDERS}?limit=1")
-                    labels: dict[str, int] = found["by_label"]
-                    if found["complete"] and not any(labels.get(name) for name in OPEN):
-                        return labels
+                    if found["complete"] and not any(found["by_label"].get(name) for name in OPEN):
+                        return []
                     await asyncio.sleep(0.2)
         except TimeoutError:
             silent = [each.key for each in self.journal if each.last is None or each.last.status not in range(200, 500)]
-            raise AssertionError(
-                f"after {patience_s:.0f} s without a fault: no answer to {silent[:10]}, or orders without outcome"
-            ) from None
+            return [
+                f"I5 {patience_s:.0f} s after the last fault: no answer to {silent[:5]}, {len(self._tasks)} callers wait for an outcome"
+            ]
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from chaos_judge import Verdict, judge
-from chaos_load import Load, Posted
+from chaos_load import SETTLE_S, Load, Posted
 from msgspec import Struct
 
 from orderflow.cli import contracts, runstate
@@ -194,7 +194,7 @@ def start_twin(arena: Arena, name: str, data: Path) -> "subprocess.Popen[bytes]"
     if data not in arena.extra_stores and data.name.startswith("twin"):
         arena.extra_stores.append(data)
     with (arena.system.data / "logs" / f"{data.name}.log").open("ab") as log:
-        return subprocess.Popen([*PROGRAM, "worker"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen([*PROGRAM, "worker", "--once"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
 # -- the broker -----------------------------------------------------------------------------------------------------------------------
@@ -267,6 +267,7 @@ def run(
     fault: Fault | None = None,
     box: Box | None = None,
     rate: float = 6.0,
+    settle_s: float = SETTLE_S,
     workers: int = 0,
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] = ("/bin/sh", "-c", GATED, *PROGRAM, "worker"),
@@ -278,6 +279,7 @@ def run(
         name: of the fault, and of the series where `fault` is given.
         box: the broker of `servers`, where it may be hurt.
         rate: orders begun per second.
+        settle_s: how long callers may still wait for answers and outcomes after the last fault.
     """
     word = f"{name}-{uuid.uuid4().hex[:8]}"
     own = {
@@ -299,11 +301,12 @@ def run(
         with System(directory / "system", servers=servers, **supervised) as system:  # type: ignore[arg-type]
             load = Load(system.url, seed, rate=rate)
             arena = Arena(system, load, own, number, box)
-            told, back = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, say))
+            told, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, settle_s, say))
         stores = [*(directory / "system" / f"worker-{n}" for n in range(1, number + 1)), *arena.extra_stores]
         records = contracts.load_records(servers.registry_url, Catalog(word), directory / "schemas.json")
         began = time.monotonic()
         verdict = judge(servers.bootstrap, records, [store for store in stores if store.exists()], load.journal)
+        verdict.problems[:0] = open_after
     series = Series(name, seed, told, back, load.figures(), verdict, exits)
     say(f"{name}: {series.figures()}; judged in {time.monotonic() - began:.1f} s")
     for problem in verdict.problems:
@@ -312,8 +315,8 @@ def run(
 
 
 async def _rounds(
-    arena: Arena, fault: Fault, name: str, rounds: int, seed: int, say: Callable[[str], None]
-) -> tuple[list[str], list[float]]:
+    arena: Arena, fault: Fault, name: str, rounds: int, seed: int, settle_s: float, say: Callable[[str], None]
+) -> tuple[list[str], list[float], list[str]]:
     load, told, back = arena.load, [], []
     running = asyncio.create_task(load.run())
     try:
@@ -331,11 +334,10 @@ async def _rounds(
         await arena.back()
         load.stop()
         await running
-        await load.settle()
+        return told, back, await load.settle(settle_s)
     finally:
         running.cancel()
         await load.close()
-    return told, back
 
 
 async def load_begun(load: Load) -> None:

@@ -15,10 +15,11 @@ import contextlib
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Literal, Self
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 3, 10, 22
 ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
@@ -40,12 +41,14 @@ and cut: the client loses its connection at once, and the request arrives `secon
 
 
 class Trouble(Struct, frozen=True):
-    """What happens to the next request of this api, after `skip` of them."""
+    """What happens to the next request of this api, after `skip` of them. With `until` = (api, number) a held request arrives as soon as
+    the broker has answered so many requests of that api, and after `seconds` at the latest: the worst moment a network can choose."""
 
     api: int
     kind: Kind
     seconds: float = 0.0
     skip: int = 0
+    until: tuple[int, int] = (-1, 0)
 
 
 class Seen(Struct, frozen=True):
@@ -65,6 +68,10 @@ class Proxy:
         self.seen: list[Seen] = []
         self.arrived: list[tuple[float, int]] = []
         """(monotonic, api) of held requests that reached the broker."""
+        self.answered: Counter[int] = Counter()
+        """api -> how many requests the broker has answered."""
+        self.late = 0
+        """Requests whose connection was cut and that have not arrived yet."""
         self._troubles: list[Trouble] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -124,6 +131,8 @@ class Proxy:
         connection = _Connection(self, reader, writer, broker_reader, broker_writer)
         try:
             await connection.run()
+        except asyncio.CancelledError:  # the proxy ends; asyncio's streams would print a traceback
+            pass
         finally:
             writer.close()
             if not connection.held:
@@ -134,7 +143,7 @@ class Proxy:
         for number, trouble in enumerate(self._troubles):
             if trouble.api == api:
                 if trouble.skip:
-                    self._troubles[number] = Trouble(api, trouble.kind, trouble.seconds, trouble.skip - 1)
+                    self._troubles[number] = structs.replace(trouble, skip=trouble.skip - 1)
                     return None
                 return self._troubles.pop(number)
         return None
@@ -164,8 +173,8 @@ class _Connection:
     ) -> None:
         self.proxy, self.client, self.to_client, self.broker, self.to_broker = proxy, client, to_client, broker, to_broker
         self.held = 0
-        self._named: dict[int, int] = {}
-        """Correlation ids of requests whose answers name the broker."""
+        self._asked: dict[int, int] = {}
+        """Correlation ids of requests without an answer yet -> api."""
         self._unanswered: set[int] = set()
         """Correlation ids whose answers get lost."""
 
@@ -183,8 +192,7 @@ class _Connection:
             api, version, correlation = struct.unpack_from(">hhi", frame, 4)
             trouble = self.proxy.meet(api)
             self.proxy.seen.append(Seen(time.monotonic(), api, version, trouble.kind if trouble else ""))
-            if api in (METADATA, FIND_COORDINATOR):
-                self._named[correlation] = api
+            self._asked[correlation] = api
             if trouble is None:
                 await _send(self.to_broker, frame)
             elif not await self._suffer(trouble, frame, api, correlation):
@@ -201,34 +209,41 @@ class _Connection:
             await _send(self.to_broker, frame)
         elif trouble.kind == "hold and cut":
             self.held += 1
-            self.proxy.keep(self._arrive_late(frame, api, trouble.seconds))
+            self.proxy.keep(self._arrive_late(frame, api, trouble.seconds, trouble.until))
             return False
         elif trouble.kind == "forward and cut":
             self.held += 1
-            self.proxy.keep(self._arrive_late(frame, api, 0.0))
+            self.proxy.keep(self._arrive_late(frame, api, 0.0, (-1, 0)))
             return False
         return trouble.kind != "lose and cut"
 
-    async def _arrive_late(self, frame: bytes, api: int, seconds: float) -> None:
+    async def _arrive_late(self, frame: bytes, api: int, seconds: float, until: tuple[int, int]) -> None:
         """The network delivers what a closed connection had sent; nobody hears the answer."""
+        self.proxy.late += 1
+        answered, end = self.proxy.answered, time.monotonic() + seconds
+        awaited = answered[until[0]] + until[1]
         try:
-            await asyncio.sleep(seconds)
+            while time.monotonic() < end and (until[1] == 0 or answered[until[0]] < awaited):
+                await asyncio.sleep(min(0.001, seconds))
             await _send(self.to_broker, frame)
             self.proxy.arrived.append((time.monotonic(), api))
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(5):
                     await _frame(self.broker)
         finally:
+            self.proxy.late -= 1
             self.held -= 1
             self.to_broker.close()
 
     async def _answers(self) -> None:
         while (frame := await _frame(self.broker)) is not None:
             (correlation,) = struct.unpack_from(">i", frame, 4)
+            api = self._asked.pop(correlation, -1)
+            self.proxy.answered[api] += 1
             if correlation in self._unanswered:
                 self._unanswered.discard(correlation)
                 continue
-            if self._named.pop(correlation, None) is not None:
+            if api in (METADATA, FIND_COORDINATOR):
                 frame = self.proxy.readdress(frame)
             await _send(self.to_client, frame)
 

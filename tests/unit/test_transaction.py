@@ -139,6 +139,9 @@ class Scripted:
     def produce(self, *record: Any, **more: Any) -> None:
         self._do("produce")
 
+    def poll(self, timeout: float) -> int:
+        return 0
+
     def send_offsets_to_transaction(self, offsets: Any, group: Any, timeout: float) -> None:
         self._do("send_offsets", timeout)
 
