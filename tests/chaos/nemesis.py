@@ -194,7 +194,9 @@ def start_twin(arena: Arena, name: str, data: Path) -> "subprocess.Popen[bytes]"
     if data not in arena.extra_stores and data.name.startswith("twin"):
         arena.extra_stores.append(data)
     with (arena.system.data / "logs" / f"{data.name}.log").open("ab") as log:
-        return subprocess.Popen([*PROGRAM, "worker", "--once"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [*PROGRAM, "worker", "--once"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
 
 
 # -- the broker -----------------------------------------------------------------------------------------------------------------------
@@ -223,13 +225,14 @@ async def broker_restart(arena: Arena, rng: random.Random) -> str:
     return f"SIGTERM of the broker, started in {time.monotonic() - began:.1f} s"
 
 
-def broker_down(seconds: float) -> Fault:
-    """The broker is gone for so long; nobody does anything but start it again."""
+def broker_down(seconds: float, over: Callable[[], None] = lambda: None) -> Fault:
+    """The broker is gone for so long; nobody does anything but start it again. `over` is called right before."""
 
     async def fault(arena: Arena, rng: random.Random) -> str:
         box = _box(arena)
         await asyncio.to_thread(box.kill_broker)
         await asyncio.sleep(seconds)
+        over()
         await asyncio.to_thread(box.start_broker)
         return f"no broker for {seconds:.0f} s"
 
@@ -269,6 +272,7 @@ def run(
     rate: float = 6.0,
     settle_s: float = SETTLE_S,
     workers: int = 0,
+    backs_off: bool = False,
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] = ("/bin/sh", "-c", GATED, *PROGRAM, "worker"),
     say: Callable[[str], None] = lambda line: print(line, flush=True),
@@ -279,6 +283,7 @@ def run(
         name: of the fault, and of the series where `fault` is given.
         box: the broker of `servers`, where it may be hurt.
         rate: orders begun per second.
+        backs_off: whether the supervisor waits longer and longer, as in production; not when rounds should be near to each other.
         settle_s: how long callers may still wait for answers and outcomes after the last fault.
     """
     word = f"{name}-{uuid.uuid4().hex[:8]}"
@@ -297,7 +302,8 @@ def run(
         "worker_program": program,
         "on_exit": lambda who, code, s: exits.append((who, code)),
     }
-    with mock.patch.object(process, "RESTART_DELAY_MAX_S", process.RESTART_DELAY_S):  # a supervisor that does not back off: rounds are near
+    delay_s = process.RESTART_DELAY_MAX_S if backs_off else process.RESTART_DELAY_S
+    with mock.patch.object(process, "RESTART_DELAY_MAX_S", delay_s):
         with System(directory / "system", servers=servers, **supervised) as system:  # type: ignore[arg-type]
             load = Load(system.url, seed, rate=rate)
             arena = Arena(system, load, own, number, box)

@@ -172,7 +172,9 @@ class _Connection:
         to_broker: asyncio.StreamWriter,
     ) -> None:
         self.proxy, self.client, self.to_client, self.broker, self.to_broker = proxy, client, to_client, broker, to_broker
-        self.held = 0
+        self.held = False
+        """Is the connection to the broker still needed, for what the network holds?"""
+        self._left: tuple[bytes, int, float, tuple[int, int]] | None = None
         self._asked: dict[int, int] = {}
         """Correlation ids of requests without an answer yet -> api."""
         self._unanswered: set[int] = set()
@@ -186,6 +188,10 @@ class _Connection:
             for side in both:
                 side.cancel()
             await asyncio.gather(*both, return_exceptions=True)
+        if self._left is not None:
+            self.held = True
+            self.proxy.late += 1
+            self.proxy.keep(self._arrive_late(*self._left))
 
     async def _requests(self) -> None:
         while (frame := await _frame(self.client)) is not None:
@@ -208,18 +214,13 @@ class _Connection:
             self._unanswered.add(correlation)
             await _send(self.to_broker, frame)
         elif trouble.kind == "hold and cut":
-            self.held += 1
-            self.proxy.keep(self._arrive_late(frame, api, trouble.seconds, trouble.until))
-            return False
+            self._left = (frame, api, trouble.seconds, trouble.until)
         elif trouble.kind == "forward and cut":
-            self.held += 1
-            self.proxy.keep(self._arrive_late(frame, api, 0.0, (-1, 0)))
-            return False
-        return trouble.kind != "lose and cut"
+            self._left = (frame, api, 0.0, (-1, 0))
+        return not trouble.kind.endswith("cut")
 
     async def _arrive_late(self, frame: bytes, api: int, seconds: float, until: tuple[int, int]) -> None:
         """The network delivers what a closed connection had sent; nobody hears the answer."""
-        self.proxy.late += 1
         answered, end = self.proxy.answered, time.monotonic() + seconds
         awaited = answered[until[0]] + until[1]
         try:
@@ -232,7 +233,6 @@ class _Connection:
                     await _frame(self.broker)
         finally:
             self.proxy.late -= 1
-            self.held -= 1
             self.to_broker.close()
 
     async def _answers(self) -> None:
