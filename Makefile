@@ -60,6 +60,10 @@ docs: setup ## Generate docs/reference from the code
 bench-j1: setup ## The job of docs/benchmarks.md: exactly-once events per second on one core
 	$(BIN)/orderflow bench j1
 
+.PHONY: bench-micro
+bench-micro: setup ## The parts of an event's cost beside their stored ratios; a dearer one is a warning
+	$(BIN)/orderflow bench micro --quick
+
 .PHONY: lock
 lock: ## Resolve the ranges of pyproject.toml to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable --exclude orderflow | LC_ALL=C sort -f > requirements.lock

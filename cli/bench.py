@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orderflow.cli import checkout
+from orderflow.cli import bench_system, checkout
 from orderflow.cli.terminal import NO, UNAVAILABLE, AsJson, Failure, columns, group, progress, show
 
 app = group("Measure; every run checks what came out.")
@@ -135,6 +135,10 @@ def report(
     show(result, as_json, lambda found: [*found["differed"], f"{len(stale)} of {len(wanted)} files {'differ' if check else 'written'}"])
     if check and stale:
         raise typer.Exit(NO)
+
+
+for command in bench_system.COMMANDS:
+    app.command()(command)
 
 
 def on_a_box(measure: Callable[[Any, Path], dict[str, Any]], *, registry: bool = False) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A key has one writer, so a single key is one partition's work; the batch that ho
 
 import random
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import contest
 import fleet
 import j1
+import plots
+import targets as wanted
+from scale import range_of
 
 EXPONENT = 1.1
 ON_HAND = 1_000_000_000
@@ -55,3 +58,37 @@ def measure(bootstrap: str, directory: Path, *, rounds: int, records: int, say: 
 def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """There is none: the ratios to `uniform` are the result."""
     return []
+
+
+HEAD = ("keys", "events/s", "CPU µs per event", "events/s to uniform", "rounds that count", "output")
+
+
+def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One line per way of choosing keys: medians, and the ratio within a round."""
+    results = document["rounds"]
+    valid = [each for each in results if contest.counts(each)]
+    ratios = contest.ratios(valid or [{**each, "void": False} for each in results], "events_per_s", "uniform")
+    for name in PICKS:
+        mine = [each for each in results if each["contestant"] == name]
+        counted = [each for each in mine if contest.counts(each)]
+        shown = counted or mine
+        faults = [each["fault"] for each in mine if each["fault"]]
+        figures = [range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
+        ratio = f"{ratios[name]['median']:g}" if name in ratios else ""
+        yield name, *figures, ratio, f"{len(counted)} of {len(mine)}", faults[0] if faults else "right"
+
+
+def table(document: dict[str, Any]) -> str:
+    return wanted.table(HEAD, list(rows(document)), document)
+
+
+def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Events per second, one bar for each way of choosing keys."""
+    bars = []
+    for name in PICKS:
+        values = [each["events_per_s"] for each in document["rounds"] if each["contestant"] == name and contest.counts(each)]
+        found = contest.spread(values) if values else None
+        bars.append(
+            plots.Bar(name, found["median"], found["from"], found["to"]) if found else plots.Bar(name, None, note="no round counts")
+        )
+    yield "events", plots.bars("Events per second by the keys' distribution", "more is better; the line is the range", bars)

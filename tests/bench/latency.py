@@ -3,12 +3,15 @@
 One hop is all an answer costs inside the system; a request of the edge is a chain of them (product.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import contest
 import fleet
 import j1
+import plots
+import targets as wanted
 import traffic
 
 P50_MS_MAX, P99_MS_MAX = 10.0, 50.0
@@ -55,6 +58,14 @@ def _peak(bootstrap: str, directory: Path, workers: int, say: Say) -> float:
 
 def hop(bootstrap: str, directory: Path, prefix: str, rate: float, seconds: float, warm_s: float, workers: int, say: Say) -> dict[str, Any]:
     """One rate with one number of workers: the waits after the warm-up, what the workers used, and the check of all that came out."""
+    with contest.watched() as conditions:
+        found = _hop(bootstrap, directory, prefix, rate, seconds, warm_s, workers, say)
+    return {**found, **conditions}
+
+
+def _hop(
+    bootstrap: str, directory: Path, prefix: str, rate: float, seconds: float, warm_s: float, workers: int, say: Say
+) -> dict[str, Any]:
     say(f"{rate:g} commands/s for {warm_s + seconds:g} s, {workers} worker{'s' * (workers > 1)}")
     count, skip = int(rate * (warm_s + seconds)), int(rate * warm_s)
     names = [f"w{number}" for number in range(workers)]
@@ -101,3 +112,43 @@ def _used(group: fleet.Fleet, name: str, since: float) -> dict[str, float]:
     share = (last.cpu_s - first.cpu_s) / (last.at - first.at)
     batch = (last.records - first.records) / (last.commits - first.commits)
     return {"cpu_share": round(share, 3), "records_per_commit": round(batch, 1)}
+
+
+HEAD = ("workers", "commands/s", "of peak", "p50 ms", "p95 ms", "p99 ms", "max ms", "samples", "records/commit", "CPU", "output")
+
+
+def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One line per rate and number of workers."""
+    for each in document["rounds"]:
+        share = f"{each['share_of_peak']:.0%}" if "share_of_peak" in each else ""
+        waits = [each["wait_ms"].get(name, "") for name in ("p50", "p95", "p99", "max")]
+        said = each["fault"] or ("right" if each["held"] else f"right, but {each['last_answer_behind_s']} s behind")
+        used = [" ".join(str(part) for part in each[name]) for name in ("records_per_commit", "cpu_share")]
+        yield each["workers"], f"{each['rate']:g}", share, *waits, each["samples"], *used, said + ", void" * each["void"]
+
+
+def targets(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was wanted, beside what was measured: the first result is the one at the fixed rate."""
+    first = results[0]
+    at = f"at {first['rate']:g} commands/s, one hop"
+    return [
+        wanted.target(f"p50 {at}", first["wait_ms"].get("p50"), "ms", at_most=P50_MS_MAX),
+        wanted.target(f"p99 {at}", first["wait_ms"].get("p99"), "ms", at_most=P99_MS_MAX),
+    ]
+
+
+def table(document: dict[str, Any]) -> str:
+    return wanted.table(HEAD, list(rows(document)), document)
+
+
+def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The median and the 99th percentile over the load, per number of workers."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for each in document["rounds"]:
+        if "share_of_peak" in each and each["wait_ms"]:
+            for name in ("p50", "p99"):
+                series.setdefault(f"{name}, {each['workers']} worker{'s' * (each['workers'] > 1)}", []).append(
+                    (each["rate"], each["wait_ms"][name])
+                )
+    if series:
+        yield "curve", plots.lines("Latency of one hop", "commands/s", "ms", series, log_y=True)

@@ -6,16 +6,17 @@ seen. Members are dynamic, as for workers that come and go.
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import contest
 import fleet
 import j1
+import targets as wanted
 import traffic
-from targets import target
 
 PLANNED_S_MAX, KEPT_S_MAX, OVER_SESSION_S_MAX = 3.0, 0.5, 3.0
 SETTLE_S = 3.0
@@ -135,12 +136,47 @@ def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     session = results[0]["session_timeout_s"]
     planned = ("join", "leave")
     return [
-        target("planned hand-over, moved partitions, longest gap", worst(results, planned, "moved_gap_s"), "s", at_most=PLANNED_S_MAX),
-        target("planned hand-over, kept partitions, longest gap", worst(results, planned, "kept_gap_s"), "s", at_most=KEPT_S_MAX),
-        target(
+        wanted.target(
+            "planned hand-over, moved partitions, longest gap", worst(results, planned, "moved_gap_s"), "s", at_most=PLANNED_S_MAX
+        ),
+        wanted.target("planned hand-over, kept partitions, longest gap", worst(results, planned, "kept_gap_s"), "s", at_most=KEPT_S_MAX),
+        wanted.target(
             f"kill -9 of one of two ({session:g} s session timeout), longest gap",
             worst(results, ("kill",), "moved_gap_s"),
             "s",
             at_most=session + OVER_SESSION_S_MAX,
         ),
     ]
+
+
+HEAD = ("event", "times", "moved: gap s", "moved: wait s", "kept: gap s", "kept: wait s", "all running after s", "output")
+KINDS = ("quiet", "join", "leave", "kill")
+
+
+def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One line per kind of event: median and worst."""
+    for result in document["rounds"]:
+        said = (result["fault"] or "right") + ", void" * result["void"]
+        for kind in KINDS:
+            events = [event for event in result["events"] if event["event"] == kind]
+            names = ("moved_gap_s", "moved_wait_s", "kept_gap_s", "kept_wait_s", "running_after_s")
+            if events:
+                yield kind, len(events), *(_middle([event[name] for event in events]) for name in names), said
+        if not result["events"]:
+            yield "", 0, "", "", "", "", "", said
+
+
+def _middle(values: Sequence[float | None]) -> str:
+    found = sorted(value for value in values if value is not None)
+    if not found:
+        return ""
+    return f"{median(found):g}" + (f", worst {found[-1]:g}" if len(found) > 1 else "")
+
+
+def table(document: dict[str, Any]) -> str:
+    return wanted.table(HEAD, list(rows(document)), document)
+
+
+def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """None: the table says it."""
+    yield from ()

@@ -7,7 +7,7 @@ restart in place; the supervisor's pause before a restart is part of the time.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,8 +16,8 @@ import contest
 import fleet
 import j1
 import seed
+import targets as wanted
 import traffic
-from targets import target
 
 from orderflow.connectors.box.process import RESTART_DELAY_S
 
@@ -134,10 +134,56 @@ def _kill(group: fleet.Fleet) -> dict[str, Any]:
 def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was wanted, beside what was measured."""
     small, large = results[0], results[-1]
-    found = [target("rebuild from an empty disk, one core", large["records_per_s"], "records/s", at_least=RATE_MIN)]
+    found = [wanted.target("rebuild from an empty disk, one core", large["records_per_s"], "records/s", at_least=RATE_MIN)]
     if large["back_s"]:
-        found.append(target(f"kill -9 to a new commit, {large['rows']} rows", large["back_s"], "s", at_most=BACK_S_MAX))
+        found.append(wanted.target(f"kill -9 to a new commit, {large['rows']} rows", large["back_s"], "s", at_most=BACK_S_MAX))
     if small["back_s"] and large["back_s"] and small is not large:
         ratio = round(large["back_s"] / small["back_s"], 2)
-        found.append(target(f"the same against {small['rows']} rows", ratio, "times", at_most=RATIO_MAX))
+        found.append(wanted.target(f"the same against {small['rows']} rows", ratio, "times", at_most=RATIO_MAX))
     return found
+
+
+HEAD = (
+    "rows",
+    "rebuild records/s",
+    "rebuild s",
+    "disk MB",
+    "memory MB",
+    "kill to commit s",
+    "from its start s",
+    "restored after a kill",
+    "output",
+)
+
+
+def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One line per number of rows, medians with their range."""
+    for each in document["rounds"]:
+        rebuilt, back = each["rebuilt"], each["back"]
+        yield (
+            each["rows"],
+            _range(one["records_per_s"] for one in rebuilt),
+            _range(one["seconds"] for one in rebuilt),
+            rebuilt[-1]["disk_mb"],
+            rebuilt[-1]["rss_mb"],
+            _range(one["kill_to_commit_s"] for one in back),
+            _range(one["start_to_commit_s"] for one in back),
+            _range(one["restored"] for one in back),
+            (each["fault"] or "right") + ", void" * each["void"],
+        )
+
+
+def _range(values: Iterator[float]) -> str:
+    found = sorted(values)
+    if not found:
+        return ""
+    return f"{median(found):g}" + (f" ({found[0]:g}-{found[-1]:g})" if len(found) > 1 else "")
+
+
+def table(document: dict[str, Any]) -> str:
+    return wanted.table(HEAD, list(rows(document)), document)
+
+
+def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """None: the table says it."""
+    yield from ()

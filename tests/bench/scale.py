@@ -5,15 +5,16 @@ machine are shared: with two cores, two workers and the broker have no room to b
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import contest
 import fleet
 import j1
+import plots
 import seed
-from targets import target
+import targets as wanted
 
 KEYS_RATIO_MAX, PARTITIONS_RATIO_MAX, MB_PER_MILLION_MAX = 1.5, 1.6, 150.0
 WARM_SHARE = 0.3
@@ -110,10 +111,48 @@ def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(sizes) > 1:
             first, last = cost(results, **{name: sizes[0]}, **at), cost(results, **{name: sizes[-1]}, **at)
             ratio = round(last / first, 2) if first and last else None
-            found.append(target(f"CPU per event, {sizes[-1]} {name} against {sizes[0]}", ratio, "times", at_most=limit))
+            found.append(wanted.target(f"CPU per event, {sizes[-1]} {name} against {sizes[0]}", ratio, "times", at_most=limit))
     held = max((each.get("reservations", 0) for each in results), default=0)
     base, full = _median(results, "rss_mb", {"reservations": 0}), _median(results, "rss_mb", {"reservations": held})
     if held and base and full:
         more = round((full - base) / (held / 1e6), 1)
-        found.append(target("memory per million open reservations", more, "MB", at_most=MB_PER_MILLION_MAX))
+        found.append(wanted.target("memory per million open reservations", more, "MB", at_most=MB_PER_MILLION_MAX))
     return found
+
+
+HEAD = ("point", "events/s", "CPU µs per event", "memory MB", "rounds that count", "output")
+
+
+def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One line per point of a curve: medians with their range, over the rounds that count."""
+    results = document["rounds"]
+    for name in dict.fromkeys(each["contestant"] for each in results):
+        mine = [each for each in results if each["contestant"] == name]
+        faults = [each["fault"] for each in mine if each["fault"]]
+        valid = [each for each in mine if contest.counts(each)]
+        shown = valid or mine
+        figures = [range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
+        memory = max(max(each["rss_mb"]) for each in shown)
+        yield name, *figures, memory, f"{len(valid)} of {len(mine)}", faults[0] if faults else "right"
+
+
+def range_of(values: Sequence[float]) -> str:
+    """Median and range, shortly."""
+    found = contest.spread(values)
+    return f"{found['median']:g}" + (f" ({found['from']:g}-{found['to']:g})" if len(values) > 1 else "")
+
+
+def table(document: dict[str, Any]) -> str:
+    return wanted.table(HEAD, list(rows(document)), document)
+
+
+def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """CPU per event at every point."""
+    bars = []
+    for name in dict.fromkeys(each["contestant"] for each in document["rounds"]):
+        values = [each["cpu_us_per_event"] for each in document["rounds"] if each["contestant"] == name and contest.counts(each)]
+        found = contest.spread(values) if values else None
+        bars.append(
+            plots.Bar(name, found["median"], found["from"], found["to"]) if found else plots.Bar(name, None, note="no round counts")
+        )
+    yield "cpu", plots.bars("CPU per event", "µs, less is better; the line is the range", bars)
