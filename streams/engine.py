@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from orderflow.streams.batch import Batch
 from orderflow.streams.faults import reach
 from orderflow.streams.outcomes import EXIT, outcome
+from orderflow.streams.parking import ParkRate
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
@@ -34,6 +35,10 @@ SEEK_DEADLINE_S = 10.0
 CAUGHT_UP_POLL_S = 0.1
 HAND_OVER_SCAN_S = 0.5
 """All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
+ADVICE_STOPPED = (
+    "too many of the last minute's records could not be processed: `orderflow dlq list` shows why. Mend what sent them, or this worker, and "
+    "start it again; with ORDERFLOW_PARKED_PERCENT_MAX=100 it sets the rest of them aside too."
+)
 
 
 class Engine:
@@ -161,9 +166,19 @@ class Engine:
             key, value = records.pop()
             self.transaction.send_rows(topic, records, number)
             self.transaction.send(topic, value, key, number, None, self._position_of(partition))
+        parked = sum(count for (kind, _), count in result.counts.items() if kind == "parked")
+        if partition.park_rate.is_over(result.turn_time, len(work.batch.records), parked) and not partition.stopped:
+            self._stop_reading(partition)
 
     @staticmethod
     def _position_of(partition: Partition) -> Callable[[str, int, int], None]:
+    def _stop_reading(self, partition: Partition) -> None:
+        """Somebody's mistake must not park the whole log: leave the rest of this partition unread until the next start."""
+        partition.stopped, partition.caught_up = True, False
+        name, rate = f"{partition.source.topic}[{partition.number}]", partition.park_rate
+        self.consumer.pause([TopicPartition(partition.source.topic, partition.number)])
+        log.error("partition.stopped", partition=name, parked=rate.parked, of=rate.records, advice=ADVICE_STOPPED)
+
         def position(topic: str, number: int, offset: int) -> None:
             partition.positions[topic] = offset
 
@@ -219,7 +234,7 @@ class Engine:
         works = []
         for key, batch in groups.items():
             partition = self.partitions.get(key)
-            if partition is None or not partition.running:
+            if partition is None or not partition.running or partition.stopped:
                 continue
             if batch[0].offset() < partition.position:  # fetched before a seek
                 batch = [record for record in batch if record.offset() >= partition.position]
@@ -232,7 +247,7 @@ class Engine:
         if error.code() == KafkaError._PARTITION_EOF:
             partition = self.partitions.get((record.topic(), record.partition()))
             if partition is not None and partition.running and record.offset() >= partition.backlog_end:
-                partition.caught_up = True
+                partition.caught_up = not partition.stopped
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise Fatal(
                 f"{record.topic()}[{record.partition()}]: the position of the local state is outside the log ({error.str()}); "
@@ -342,7 +357,8 @@ class Engine:
         for tp in assigned:
             source = self.logs[tp.topic]
             family = self.store.family(source.space, tp.partition)
-            self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family, self.generation)
+            rate = ParkRate(self.settings.parked_max, self.settings.parked_percent_max)
+            self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family, self.generation, rate)
             tp.offset = OFFSET_BEGINNING
             wanted.append(
                 Wanted(source.space, tp.partition, self.generation, tp.topic, source.tables, source.meta_topic, self._meta_reader(source))

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from orderflow.streams.batch import Batch, Result
+from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX, ParkRate
 from orderflow.streams.wire import MetaRow
 from orderflow.tables.rocks import Family, Memory, Position
 from orderflow.tables.rows import Rows, Table
@@ -31,6 +32,11 @@ class EngineSettings(Struct, frozen=True):
     batch_records: int = 2_000
     cached_rows: int = Memory().cached_rows
     """Decoded rows in memory, shared evenly by the partitions."""
+    parked_max: int = PARKED_MAX
+    parked_percent_max: float = PARKED_PERCENT_MAX
+    """A partition of which more was parked in a minute, in both measures, is stopped."""
+    standby_partitions: int = 0
+    """Partitions of each key space, of which this worker copies those it does not own; 0: none."""
     kafka: Mapping[str, Any] = {}
     """Settings for every client (security, for instance)."""
 
@@ -61,11 +67,14 @@ class Log(Struct, frozen=True):
 class Partition:
     """One partition this worker owns, from its assignment to its revocation."""
 
-    def __init__(self, source: Log, number: int, family: Family, ticket: int) -> None:
+    def __init__(self, source: Log, number: int, family: Family, ticket: int, park_rate: ParkRate | None = None) -> None:
         self.source, self.number, self.ticket = source, number, ticket
         self.family = family
         self.rows = Rows(family, source.tables)
         self.running = self.caught_up = self.touched = False
+        self.stopped = False
+        """Too much of it was parked: its rows are served, its log is not read."""
+        self.park_rate = park_rate or ParkRate()
         self.position = self.turn_time = 0
         self.committed = Position()
         self.positions: dict[str, int] = {}
@@ -90,6 +99,7 @@ class Partition:
         self.position, self.turn_time = self.committed.source_offset, self.committed.turn_time
         self.positions = dict(self.committed.changelogs)
         self.timers_sent.clear()
+        self.park_rate.clear()
         self.touched = False
 
 

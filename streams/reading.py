@@ -135,6 +135,7 @@ class Reader:
             "ready": ready,
             "partitions": len(partitions),
             "behind": behind,
+            "stopped": [f"{topic}[{number}]" for (topic, number), p in partitions if p.stopped],
             "restoring": restoring,
             "lookups_missing": missing,
             "stalled": stalled,

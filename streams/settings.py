@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orderflow.streams.domain.contract import Settings as Rules
+from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX
 from orderflow.streams.watchdog import BOUND_S
 
 GIVE_UP_SESSIONS_MIN = 4
@@ -50,6 +51,13 @@ class WorkerSettings(BaseSettings):
     """At most this many records are decided between two polls."""
     state_memory_mb: int = Field(512, ge=64, le=1_048_576)
     """MiB for all its rows in memory: half for what is not on disk yet, an eighth for blocks of the disk, the rest for decoded rows."""
+    parked_max: int = Field(PARKED_MAX, ge=0)
+    """A partition is read no further when more records than this of a minute, and more than the percentage below, could not be processed."""
+    parked_percent_max: float = Field(PARKED_PERCENT_MAX, ge=0, le=100)
+    """See ORDERFLOW_PARKED_MAX; 100 sets everything aside and stops nothing."""
+    supervise: bool = True
+    """`orderflow worker` starts itself again, with backoff, when it ends in a way that a start can mend; false, or `--once`, where
+    something else does."""
     watchdog_s: float = Field(BOUND_S, ge=1, le=3600)
     """A worker that makes no step for so long hangs, and ends with 11. The default is longer than what has a bound of its own may take
     together when the broker is away: a commit 30 s, its abort 25 s, a seek 10 s."""

@@ -1,5 +1,6 @@
 """What a worker counts. Per batch and per commit only; scraped at /metrics."""
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,11 @@ class Telemetry(Collector):
         rollbacks = CounterMetricFamily("orderflow_rollbacks", "Transactions that were aborted and done again")
         rollbacks.add_metric([], engine.rollbacks)
         yield rollbacks
+        restarts = CounterMetricFamily(
+            "orderflow_restarts", "Starts of this worker after one that ended by itself, as its supervisor counts"
+        )
+        restarts.add_metric([], int(os.environ.get("ORDERFLOW_RESTARTS") or 0))
+        yield restarts
         wiped = CounterMetricFamily("orderflow_state_wiped", "Partitions whose rows on disk were not used, by reason", labels=["why"])
         for why, count in list(engine.wiped.items()):
             wiped.add_metric([why], count)
@@ -52,8 +58,13 @@ class Telemetry(Collector):
         ready = GaugeMetricFamily(
             "orderflow_partition_ready", "1 when the partition is restored and caught up", labels=["topic", "partition"]
         )
+        stopped = GaugeMetricFamily(
+            "orderflow_partition_stopped", "1 when too much of it was parked: it is read no further", labels=["topic", "partition"]
+        )
         for (topic, number), partition in list(engine.partitions.items()):
+            stopped.add_metric([topic, str(number)], float(partition.stopped))
             position.add_metric([topic, str(number)], partition.position)
             ready.add_metric([topic, str(number)], float(partition.running and partition.caught_up))
         yield position
         yield ready
+        yield stopped

@@ -119,6 +119,9 @@ def engine_settings(settings: WorkerSettings, store: Store) -> EngineSettings:
         commit_records=settings.commit_records,
         idle_s=settings.commit_idle_s,
         batch_records=settings.batch_records,
+        parked_max=settings.parked_max,
+        parked_percent_max=settings.parked_percent_max,
+        standby_partitions=settings.partitions if settings.standby else 0,
         cached_rows=Memory(settings.state_memory_mb).cached_rows,
     )
 
