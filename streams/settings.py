@@ -61,6 +61,8 @@ class WorkerSettings(BaseSettings):
     watchdog_s: float = Field(BOUND_S, ge=1, le=3600)
     """A worker that makes no step for so long hangs, and ends with 11. The default is longer than what has a bound of its own may take
     together when the broker is away: a commit 30 s, its abort 25 s, a seek 10 s."""
+    standby: bool = False
+    """Also copy the rows of partitions that other workers own, so that a take-over reads only what came last."""
     locations: str = "main"
     """Known stock locations, separated by commas, until their key space exists."""
     give_up_s: int = Field(120, ge=5)
