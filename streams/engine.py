@@ -21,9 +21,11 @@ from orderflow.streams.parking import ParkRate
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
 from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
+from orderflow.tables.catchup import Meta, Wanted
 from orderflow.tables.digest import UNKNOWN, digest, rows_of
-from orderflow.tables.restore import Meta, Restored, Restorer, Wanted
+from orderflow.tables.restore import Restored, Restorer
 from orderflow.tables.rocks import Position, Store
+from orderflow.tables.standby import Standby
 from orderflow.tables.timers import deadlines, next_due
 from orderflow.tables.world import WORLD, World
 
@@ -33,12 +35,12 @@ TIMERS_PER_TRANSACTION = 500
 TIMER_RESCAN_S = 0.05
 SEEK_DEADLINE_S = 10.0
 CAUGHT_UP_POLL_S = 0.1
-HAND_OVER_SCAN_S = 0.5
-"""All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
 ADVICE_STOPPED = (
     "too many of the last minute's records could not be processed: `orderflow dlq list` shows why. Mend what sent them, or this worker, and "
     "start it again; with ORDERFLOW_PARKED_PERCENT_MAX=100 it sets the rest of them aside too."
 )
+HAND_OVER_SCAN_S = 0.5
+"""All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
 
 
 class Engine:
@@ -69,6 +71,7 @@ class Engine:
             reached=reach,
             world=world,
         )
+        self._standby = Standby(store, settings.client, self._all_partitions(), world) if settings.standby_partitions else None
         self._consumer: Any = None
         self._epoch = self._seen_epoch = 0
         self._open_records = 0
@@ -89,6 +92,11 @@ class Engine:
     def wiped(self) -> Mapping[str, int]:
         """How often rows on disk were not used since the start, by reason."""
         return self._restorer.wiped
+
+    @property
+    def copies(self) -> list[tuple[str, int]]:
+        """(space, partition) of other workers' partitions that are copied here and current."""
+        return self._standby.copies if self._standby is not None else []
 
     @property
     def restored_records(self) -> int:
@@ -128,6 +136,8 @@ class Engine:
             self._commit_or_roll_back()
             self._consumer.close()
         self._restorer.stop()
+        if self._standby is not None:
+            self._standby.stop()
         self.store.close()
 
     # -- the loop -----------------------------------------------------------------------------------------------------------------
@@ -156,8 +166,18 @@ class Engine:
         partition.position, partition.turn_time = work.next_offset, result.turn_time
         partition.touched = True
         self.counts.update(result.counts)
+        parked = sum(count for (kind, _), count in result.counts.items() if kind == "parked")
+        if partition.park_rate.is_over(result.turn_time, len(work.batch.records), parked) and not partition.stopped:
+            self._stop_reading(partition)
         self._open_records += len(work.batch.records)
         self.transaction.poll()
+
+    def _stop_reading(self, partition: Partition) -> None:
+        """Somebody's mistake must not park the whole log: leave the rest of this partition unread until the next start."""
+        partition.stopped, partition.caught_up = True, False
+        name, rate = f"{partition.source.topic}[{partition.number}]", partition.park_rate
+        self.consumer.pause([TopicPartition(partition.source.topic, partition.number)])
+        log.error("partition.stopped", partition=name, parked=rate.parked, of=rate.records, advice=ADVICE_STOPPED)
 
     def _send_changelog(self, partition: Partition) -> None:
         """The last record per topic tells the partition's new position there."""
@@ -166,19 +186,9 @@ class Engine:
             key, value = records.pop()
             self.transaction.send_rows(topic, records, number)
             self.transaction.send(topic, value, key, number, None, self._position_of(partition))
-        parked = sum(count for (kind, _), count in result.counts.items() if kind == "parked")
-        if partition.park_rate.is_over(result.turn_time, len(work.batch.records), parked) and not partition.stopped:
-            self._stop_reading(partition)
 
     @staticmethod
     def _position_of(partition: Partition) -> Callable[[str, int, int], None]:
-    def _stop_reading(self, partition: Partition) -> None:
-        """Somebody's mistake must not park the whole log: leave the rest of this partition unread until the next start."""
-        partition.stopped, partition.caught_up = True, False
-        name, rate = f"{partition.source.topic}[{partition.number}]", partition.park_rate
-        self.consumer.pause([TopicPartition(partition.source.topic, partition.number)])
-        log.error("partition.stopped", partition=name, parked=rate.parked, of=rate.records, advice=ADVICE_STOPPED)
-
         def position(topic: str, number: int, offset: int) -> None:
             partition.positions[topic] = offset
 
@@ -299,7 +309,7 @@ class Engine:
     def _write(self, touched: Sequence[Partition]) -> None:
         batch = self.store.batch()
         for partition in touched:
-            position = Position(partition.position, partition.turn_time, dict(partition.positions), self.world.now_us())
+            position = Position(partition.position, partition.turn_time, dict(partition.positions), self.world.now_us(), partition.digest)
             partition.rows.write(batch, position)
             partition.committed = position
         self.store.write(batch)
@@ -354,15 +364,15 @@ class Engine:
         self.generation += 1
         reach("during_rebalance")
         wanted = []
+        if self._standby is not None:
+            self._standby.release({(self.logs[tp.topic].space, tp.partition) for tp in assigned})
         for tp in assigned:
             source = self.logs[tp.topic]
             family = self.store.family(source.space, tp.partition)
             rate = ParkRate(self.settings.parked_max, self.settings.parked_percent_max)
             self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family, self.generation, rate)
             tp.offset = OFFSET_BEGINNING
-            wanted.append(
-                Wanted(source.space, tp.partition, self.generation, tp.topic, source.tables, source.meta_topic, self._meta_reader(source))
-            )
+            wanted.append(self._wanted(source, tp.partition))
         self._share_cache()
         consumer.incremental_assign(assigned)
         if assigned:
@@ -370,6 +380,12 @@ class Engine:
             self._restorer.want(wanted)
         log.info("partitions.assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in assigned], generation=self.generation)
         self.on_assigned({(tp.topic, tp.partition) for tp in assigned})
+
+    def _wanted(self, source: Log, number: int) -> Wanted:
+        return Wanted(source.space, number, self.generation, source.topic, source.tables, source.meta_topic, self._meta_reader(source))
+
+    def _all_partitions(self) -> list[Wanted]:
+        return [self._wanted(source, number) for source in self.logs.values() for number in range(self.settings.standby_partitions)]
 
     @staticmethod
     def _meta_reader(source: Log) -> Callable[[bytes], Meta]:
@@ -445,6 +461,8 @@ class Engine:
             self._restorer.cancel(partition.source.space, partition.number, partition.ticket)
             del self.partitions[partition.source.topic, partition.number]
         self._share_cache()
+        if self._standby is not None:
+            self._standby.adopt({(partition.source.space, partition.number) for partition in going})
         consumer.incremental_unassign(revoked)
         log.info("partitions.revoked", partitions=[f"{tp.topic}[{tp.partition}]" for tp in revoked])
         self.on_revoked({(tp.topic, tp.partition) for tp in revoked})

@@ -65,7 +65,7 @@ class StateReader:
                     "digest": f"{known.value:016x}" if known is not None and position == partition.committed else None,
                 }
             )
-        return {"instance": self.store.instance, "set_aside": self.store.set_aside, "partitions": partitions}
+        return {"instance": self.store.instance, "set_aside": self.store.set_aside, "partitions": partitions, "copies": self.engine.copies}
 
     def digest(self, space: str, number: int, parts: bool) -> dict[str, Any]:
         """The digest of a partition's rows at one position; with `parts` that of each bucket of each table too."""

@@ -26,7 +26,7 @@ from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Work
 from orderflow.streams.transaction import Fatal
 from orderflow.streams.watchdog import Watchdog
-from orderflow.tables.restore import NewerRows
+from orderflow.tables.catchup import NewerRows
 
 log = structlog.get_logger(__name__)
 

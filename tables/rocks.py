@@ -63,15 +63,17 @@ class Memory(Struct, frozen=True):
 
 class Position(Struct, frozen=True):
     """How far a partition's rows have come: next offset of the command topic, next offset per changelog, turn time in microseconds, and
-    when (this machine's clock, microseconds) that was written: 0 in directories of format 1."""
+    when (this machine's clock, microseconds) that was written: 0 in directories of format 1. `digest`: what the last owner said its rows
+    come to, 0 when it did not."""
 
     source_offset: int = 0
     turn_time: int = 0
     changelogs: Mapping[str, int] = {}
     written_at: int = 0
+    digest: int = 0
 
     def pack(self) -> bytes:
-        return json.dumps([self.source_offset, self.turn_time, dict(self.changelogs), self.written_at]).encode()
+        return json.dumps([self.source_offset, self.turn_time, dict(self.changelogs), self.written_at, self.digest]).encode()
 
     @classmethod
     def unpack(cls, data: bytes | None) -> "Position":

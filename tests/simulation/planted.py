@@ -16,7 +16,7 @@ from orderflow.streams.engine import Engine
 from orderflow.streams.processor import Processor
 from orderflow.streams.topology import SPACES, KeySpace
 from orderflow.streams.turn import CommandTurn
-from orderflow.tables import restore
+from orderflow.tables import catchup
 from simulation import clients
 from simulation.edges import Edge
 from simulation.system import Parts, System
@@ -76,22 +76,22 @@ class TimerLostAtHandOver(Parts):
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        sound = restore.Table.index_entries
+        sound = catchup.Table.index_entries
         inside = [0]
-        write = restore._Job.write
+        write = catchup.Job.write
 
         def without(table: Any, key: str, row: Any) -> dict[bytes, bytes]:
             entries = sound(table, key, row)
             return {entry: value for entry, value in entries.items() if entry[:1] != b"\x01"} if inside[0] else entries
 
-        def write_without(job: Any, store: Any) -> None:
+        def write_without(job: Any, store: Any, now: int) -> None:
             inside[0] += 1
             try:
-                write(job, store)
+                write(job, store, now)
             finally:
                 inside[0] -= 1
 
-        with replaced(restore.Table, "index_entries", without), replaced(restore._Job, "write", write_without):
+        with replaced(catchup.Table, "index_entries", without), replaced(catchup.Job, "write", write_without):
             yield
 
 
@@ -180,7 +180,7 @@ class HeadNotRestored(Parts):
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        sound = restore._Job.take
+        sound = catchup.Job.take
 
         def take(job: Any, topic: str, key: bytes, value: bytes | None, offset: int) -> None:
             if ".head.changelog" in topic:
@@ -189,7 +189,7 @@ class HeadNotRestored(Parts):
                 return
             sound(job, topic, key, value, offset)
 
-        with replaced(restore._Job, "take", take):
+        with replaced(catchup.Job, "take", take):
             yield
 
 

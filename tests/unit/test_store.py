@@ -11,7 +11,7 @@ import pytest
 
 from orderflow.streams.wire import MetaRow
 from orderflow.tables.identity import FORMAT
-from orderflow.tables.restore import ROWS_VERSION
+from orderflow.tables.catchup import ROWS_VERSION
 from orderflow.tables.rocks import Memory, Position, Store, StoreError, StoreFailed
 
 KEY, VALUE = b"\x12key", b"value"
