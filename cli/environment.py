@@ -25,6 +25,7 @@ OTHERS: Mapping[str, str] = {
     "ORDERFLOW_MAVEN_URL": "where the box fetches Kafka and the registry from",
     "ORDERFLOW_CODEC": "which engine codes Avro: compiled, python, or auto, which is compiled where the extension is built",
     "ORDERFLOW_BUILD_CODEC": "while installing: `required` fails when the codec's extension cannot be compiled",
+    "ORDERFLOW_RESTARTS": "set by a supervisor: how often it has started this process again; in /metrics as orderflow_restarts_total",
     "ORDERFLOW_FAULT": "tests only: a named point at which the process ends itself",
     "ORDERFLOW_TEST_BOOTSTRAP": "tests only: the Kafka they use",
     "ORDERFLOW_TEST_REGISTRY": "tests only: the registry they use",

@@ -31,7 +31,7 @@ def serve(
     \b
     Exit codes:
       0   stopped in good order: open requests were answered
-      69  the log failed for good: start it again
+      69  the log failed for good, or Kafka or the registry does not answer: start it again
       78  not started: settings, topics or schemas are not as they must be
     """
     from orderflow.cli import environment, logs, startcheck

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from orderflow.cli import environment
-from orderflow.cli.terminal import MISCONFIGURED, Failure
+from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure
 from orderflow.schemas.catalog import Catalog
 
 BROKER_TIMEOUT_S = 5.0
+
+
+class Silent(str):
+    """A problem that may pass by itself: something does not answer."""
 
 
 class Located(Protocol):
@@ -35,7 +39,7 @@ def broker_problems(bootstrap: str, catalog: Catalog) -> list[str]:
         client.list_topics(timeout=BROKER_TIMEOUT_S)
         differences = admin.plan(client, catalog)
     except KafkaException as error:
-        return [f"{environment.variable('bootstrap')}={bootstrap}: the broker does not answer ({error.args[0].str()})"]
+        return [Silent(f"{environment.variable('bootstrap')}={bootstrap}: the broker does not answer ({error.args[0].str()})")]
     return [f"topic {difference}" for difference in differences]
 
 
@@ -48,7 +52,7 @@ def schema_problems(registry: str, catalog: Catalog, cache_file: Path) -> list[s
     except NotRegistered as error:
         return [f"schemas: {error}"]
     except RegistryUnavailable as error:
-        return [f"{environment.variable('registry')}={registry}: {error}"]
+        return [Silent(f"{environment.variable('registry')}={registry}: {error}")]
     except RegistryError as error:
         return [f"schemas: {error}"]
     return []
@@ -64,7 +68,7 @@ def all_problems(settings: Located | None, found: Sequence[str], catalog: Catalo
 
 
 def insist(problems: Sequence[str]) -> None:
-    """Go on only when there are none. Raises Failure 78 with all of them."""
+    """Go on only when there are none. Raises Failure with all of them: 78, or 69 when all that is wrong is that servers are silent."""
     if problems:
         advice = f"nothing was started. `orderflow topics apply` and `orderflow schemas apply` make what is missing; {environment.ADVICE}"
-        raise Failure(problems, then=advice, code=MISCONFIGURED)
+        raise Failure(problems, then=advice, code=UNAVAILABLE if all(isinstance(each, Silent) for each in problems) else MISCONFIGURED)

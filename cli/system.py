@@ -229,6 +229,7 @@ class System:
     def _start_worker(self, name: str, port: int) -> None:
         url = f"http://127.0.0.1:{port}"
         variables = {"DATA": str(self.data / name), "WORKER_HOST": "127.0.0.1", "WORKER_PORT": str(port), "WORKER_ADDRESS": url}
+        variables["SUPERVISE"] = "false"  # this system does
         self._start_child(name, self._worker_program, url, variables, lambda: _ready(url))
 
     def _start_child(self, name: str, command: Sequence[str], url: str, variables: Mapping[str, str], ready: Callable[[], bool]) -> None:
@@ -239,6 +240,7 @@ class System:
         def ended(code: int, again_s: float) -> None:
             if code == MISCONFIGURED:
                 refused.set()
+            environment["ORDERFLOW_RESTARTS"] = str(child.restarts + 1)
             self._on_exit(name, code, again_s)
 
         def is_ready() -> bool:

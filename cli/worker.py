@@ -27,11 +27,15 @@ def worker(
     group: Annotated[str | None, typer.Option("--group", help="The group of workers that share the work. [env: ORDERFLOW_GROUP]")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Where its rows are read. [env: ORDERFLOW_WORKER_HOST]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Where its rows are read. [env: ORDERFLOW_WORKER_PORT]")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Do not start it again: something else does. [env: ORDERFLOW_SUPERVISE=false]")
+    ] = False,
     as_json: JsonLog = False,
 ) -> None:
     """Run one worker until it is told to stop. Settings come from ORDERFLOW_ variables; options go before them.
 
-    Before the first record it checks settings, topics and schemas, and lists everything that is wrong at once.
+    Before the first record it checks settings, topics and schemas, and lists everything that is wrong at once. A worker that crashes is
+    started again after half a second, then ever later up to ten; TERM and INT stop it in good order.
 
     \b
     Example:
@@ -39,10 +43,11 @@ def worker(
     \b
     Exit codes:
       0         stopped in good order
-      10 to 13  must be started again: the log says why, and the state is as it was committed
+      10 to 13  with --once: must be started again: the log says why, and the state is as it was committed
+      69        not started: Kafka or the registry does not answer
       78        not started: settings, topics, schemas or the data directory are not as they must be
     """
-    from orderflow.cli import environment, logs, startcheck
+    from orderflow.cli import environment, logs, startcheck, supervise
     from orderflow.schemas.catalog import Catalog
     from orderflow.streams.settings import WorkerSettings
 
@@ -62,6 +67,8 @@ def worker(
     startcheck.insist(startcheck.all_problems(place, found, catalog, cache_file))
     assert settings is not None, "a missing settings object has problems"
     logs.configure("json" if as_json else settings.log_format)
+    if settings.supervise and not once:
+        raise typer.Exit(supervise.supervise())
     _run(settings, catalog, cache_file)
 
 

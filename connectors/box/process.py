@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 STOP_TIMEOUT_S = 10.0
 READY_TIMEOUT_S = 120.0
@@ -37,11 +38,12 @@ class Child:
     Args:
         name: what messages and the log call it.
         argv: the command, looked up on PATH.
-        log_file: where its stdout and stderr go (appended; set aside as `.1` at a start when over 4 MiB).
-        env: its whole environment; None = the parent's.
+        log_file: where its stdout and stderr go (appended; set aside as `.1` at a start when over 4 MiB); None = where the parent's go.
+        env: its whole environment, read at every start; None = the parent's.
         ready: asked every 50 ms by `wait_ready` until it says True.
         pid_file: remembers the process on disk, so that a later start can end an orphan.
-        restart: start it again whenever it ends by itself, after 0.5 s, doubling up to 10 s until it has run for 30 s.
+        restart: start it again whenever it ends by itself, or when this says so of its exit code, after 0.5 s, doubling up to 10 s
+            until it has run for 30 s.
         on_exit: called as `(exit code, seconds until the restart)` from the supervising thread; a negative code is a signal.
     """
 
@@ -49,12 +51,12 @@ class Child:
         self,
         name: str,
         argv: Sequence[str],
-        log_file: Path,
+        log_file: Path | None,
         *,
         env: Mapping[str, str] | None = None,
         ready: Callable[[], bool] | None = None,
         pid_file: Path | None = None,
-        restart: bool = False,
+        restart: bool | Callable[[int], bool] = False,
         on_exit: Callable[[int, float], None] | None = None,
     ) -> None:
         self.name, self.log_file = name, log_file
@@ -73,6 +75,11 @@ class Child:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
+    @property
+    def supervised(self) -> bool:
+        """Is there somebody who starts it again when it ends?"""
+        return self._supervisor is not None and self._supervisor.is_alive()
+
     def poll(self) -> int | None:
         """The exit code of the last process (negative = signal), None while it runs."""
         return None if self._process is None else self._process.poll()
@@ -83,7 +90,7 @@ class Child:
         Raises:
             ChildError: it is running, or is about to be started again by its supervisor.
         """
-        if self.pid is not None or (self._supervisor is not None and self._supervisor.is_alive()):
+        if self.pid is not None or self.supervised:
             raise ChildError(f"{self.name} is started already")
         if self._pid_file is not None:
             end_orphan(self._pid_file)
@@ -140,25 +147,23 @@ class Child:
 
     def log_tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines of its log, under the log's name."""
+        if self.log_file is None:
+            return "--- its log is not kept"
         with contextlib.suppress(FileNotFoundError), self.log_file.open(errors="replace") as log:
             return f"--- {self.log_file}\n" + "".join(deque(log, lines)).rstrip()
         return f"--- {self.log_file} does not exist"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._release()
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if self.log_file.stat().st_size > LOG_BYTES_MAX:
-                self.log_file.replace(self.log_file.with_name(self.log_file.name + ".1"))
         read_end, self._pipe = os.pipe()
         command = [sys.executable, "-I", "-S", str(WATCHDOG), str(read_end), str(STOP_TIMEOUT_S), *self._argv]
         try:
-            with self.log_file.open("ab") as log:
+            with contextlib.nullcontext() if self.log_file is None else _opened(self.log_file) as log:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
-                    stderr=subprocess.STDOUT,
+                    stderr=None if log is None else subprocess.STDOUT,
                     env=self._env,
                     pass_fds=(read_end,),
                     start_new_session=True,
@@ -185,7 +190,7 @@ class Child:
         while True:
             started = time.monotonic()
             code = process.wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not (self._restart is True or (callable(self._restart) and self._restart(code))):
                 return
             if time.monotonic() - started >= STEADY_S:
                 delay_s = RESTART_DELAY_S
@@ -199,6 +204,15 @@ class Child:
                 process = self._spawn()
                 self.restarts += 1
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
+
+
+def _opened(log_file: Path) -> IO[bytes]:
+    """Opened for appending; a large one is set aside first."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if log_file.stat().st_size > LOG_BYTES_MAX:
+            log_file.replace(log_file.with_name(log_file.name + ".1"))
+    return log_file.open("ab")
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
