@@ -5,6 +5,7 @@ a commit makes outputs, changelog, meta and source offsets visible together, and
 `poll`, when nothing is in flight.
 """
 
+import math
 import queue
 import threading
 from collections import Counter
@@ -19,7 +20,7 @@ from orderflow.streams.faults import reach
 from orderflow.streams.outcomes import EXIT, outcome
 from orderflow.streams.parking import ParkRate
 from orderflow.streams.partitions import EngineSettings, Log, Partition, Work
-from orderflow.streams.transaction import Aborted, Fatal, Transaction, fence
+from orderflow.streams.transaction import COMMIT_TIMEOUT_S, Aborted, Fatal, Transaction, fence
 from orderflow.streams.wire import MetaRow
 from orderflow.tables.catchup import Meta, Wanted
 from orderflow.tables.digest import UNKNOWN, digest, rows_of
@@ -76,6 +77,7 @@ class Engine:
         self._epoch = self._seen_epoch = 0
         self._open_records = 0
         self._began = 0.0
+        self._revoked_by = math.inf
 
     # -- life cycle ---------------------------------------------------------------------------------------------------------------
     @property
@@ -292,7 +294,8 @@ class Engine:
         reach("before_commit")
         self.settled.clear()
         try:
-            self.transaction.commit(offsets, self.consumer.consumer_group_metadata())
+            within_s = min(COMMIT_TIMEOUT_S, self._revoked_by - self.world.monotonic())
+            self.transaction.commit(offsets, self.consumer.consumer_group_metadata(), within_s)
             reach("after_commit_before_state")
             committed = self.world.monotonic()
             self._write(touched)
@@ -446,7 +449,8 @@ class Engine:
                 return
 
     def _revoke(self, consumer: Any, revoked: list[TopicPartition]) -> None:
-        """Commit what is open, say that we no longer own them, let them go."""
+        """Commit what is open, say that we no longer own them, let them go: in the transaction's timeout, for the group waits."""
+        self._revoked_by = self.world.monotonic() + self.settings.transaction_timeout_ms / 1000
         self._epoch += 1
         reach("during_rebalance")
         going = [self.partitions[tp.topic, tp.partition] for tp in revoked if (tp.topic, tp.partition) in self.partitions]
@@ -457,6 +461,7 @@ class Engine:
                 self.transaction.send(topic, None, key)
         self._commit_or_roll_back()
         self._publish_digests([partition for partition in going if partition.running])
+        self._revoked_by = math.inf
         for partition in going:
             self._restorer.cancel(partition.source.space, partition.number, partition.ticket)
             del self.partitions[partition.source.topic, partition.number]
