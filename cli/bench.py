@@ -111,7 +111,7 @@ def j1_product(
 def report(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; say which files differ.")] = False, as_json: AsJson = False
 ) -> None:
-    """Write the tables and charts of docs/benchmarks.md from the raw results in docs/benchmarks/.
+    """Write the tables and charts of docs/benchmarks*.md from the raw results in docs/benchmarks/.
 
     \b
     Example:

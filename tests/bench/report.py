@@ -1,7 +1,8 @@
-"""docs/benchmarks.md from the raw results in docs/benchmarks/: a page that cannot drift from its figures.
+"""docs/benchmarks*.md from the raw results in docs/benchmarks/: pages that cannot drift from their figures.
 
-Every `docs/benchmarks/NAME.json` has its place in the page, between `<!-- bench: NAME -->` and `<!-- end -->`: a table, then the charts. The
-document's `job` names the module of this folder that shows it (`table(document)` in Markdown, `charts(document)` of (name, SVG)).
+Every `docs/benchmarks/NAME.json` has its place in a page, between `<!-- bench: NAME -->` and `<!-- end -->`: a table, then the charts. The
+document's `job` names the module of this folder that shows it (`table(document)` in Markdown, `charts(document)` of (name, SVG)). A place
+`<!-- bench: NAME, when measured -->` may be without results, and then says so.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from typing import Any
 
 READERS = {"j1": "j1_contest"}
 """Where a job's reader is, when not in the module of its name."""
-SECTION = re.compile(r"(<!-- bench: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SECTION = re.compile(r"(<!-- bench: (?P<name>[\w-]+)(?P<later>, when measured)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class Missing(Exception):
@@ -31,9 +32,9 @@ def reader(document: Mapping[str, Any]) -> ModuleType:
 
 
 def files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every file that is made from the raw results, with its text: the charts, then the page. Raises Missing."""
-    page = root / "docs" / "benchmarks.md"
-    text, sections = page.read_text(), {}
+    """Every file that is made from the raw results, with its text: the charts, then the pages. Raises Missing."""
+    pages = {page: page.read_text() for page in sorted((root / "docs").glob("benchmarks*.md"))}
+    sections = {}
     for raw in sorted((root / "docs" / "benchmarks").glob("*.json")):
         document = json.loads(raw.read_text())
         shows = reader(document)
@@ -44,9 +45,16 @@ def files(root: Path) -> Iterator[tuple[Path, str]]:
             images.append(f"![{raw.stem}: {name}](benchmarks/{chart.name})")
         source = f"Raw results: [{raw.name}](benchmarks/{raw.name})."
         sections[raw.stem] = "\n\n".join([shows.table(document), *images, source])
-    marked = {found["name"] for found in SECTION.finditer(text)}
-    for name in sections.keys() - marked:
-        raise Missing(f"{page.name} has no place for {name}.json: add `<!-- bench: {name} -->` and `<!-- end -->`")
-    for name in marked - sections.keys():
-        raise Missing(f"{page.name} shows {name}, and docs/benchmarks/{name}.json does not exist: `orderflow bench` makes it with --save")
-    yield page, SECTION.sub(lambda found: f"{found[1]}{sections[found['name']]}\n{found[3]}", text)
+    marked = {found["name"]: (page, found["later"]) for page, text in pages.items() for found in SECTION.finditer(text)}
+    for name in sections.keys() - marked.keys():
+        raise Missing(f"there is no place for {name}.json: add `<!-- bench: {name} -->` and `<!-- end -->` to a page")
+    for name, (page, later) in marked.items():
+        if name in sections:
+            continue
+        if not later:
+            raise Missing(
+                f"{page.name} shows {name}, and docs/benchmarks/{name}.json does not exist: `orderflow bench` makes it with --save"
+            )
+        sections[name] = f"Not measured on a quiet machine yet: `--save docs/benchmarks/{name}.json` keeps the results for this place."
+    for page, text in pages.items():
+        yield page, SECTION.sub(lambda found: f"{found[1]}{sections[found['name']]}\n{found[4]}", text)
