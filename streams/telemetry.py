@@ -48,6 +48,16 @@ class Telemetry(Collector):
         for why, count in list(engine.wiped.items()):
             wiped.add_metric([why], count)
         yield wiped
+        memory = GaugeMetricFamily("orderflow_state_memory_bytes", "Memory that RocksDB uses, by part of the budget", labels=["part"])
+        for part, size in engine.store.memory_used().items():
+            memory.add_metric([part], size)
+        yield memory
+        read = CounterMetricFamily(
+            "orderflow_rows_read", "Rows asked of RocksDB because they were not cached", labels=["topic", "partition"]
+        )
+        for (topic, number), partition in list(engine.partitions.items()):
+            read.add_metric([topic, str(number)], partition.family.reads)
+        yield read
         restored = CounterMetricFamily("orderflow_restored_records", "Changelog records read to bring partitions up to date")
         restored.add_metric([], engine.restored_records)
         yield restored

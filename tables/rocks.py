@@ -88,8 +88,11 @@ class Family:
         self.handle: Any = db.get_column_family_handle(name)
         self._rows: Any = db.get_column_family(name)
         self._failed = failed
+        self.reads = 0
+        """Rows asked of RocksDB: those that were not in the cache of decoded rows."""
 
     def get(self, key: bytes) -> bytes | None:
+        self.reads += 1
         try:
             value: bytes | None = self._rows.get(key)
         except Exception as error:  # rocksdict raises nothing finer
@@ -97,6 +100,7 @@ class Family:
         return value
 
     def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
+        self.reads += len(keys)
         try:
             values: list[bytes | None] = self._rows.get(keys)
         except Exception as error:
@@ -206,6 +210,10 @@ class Store:
     @property
     def instance(self) -> str:
         return self.identity.instance
+
+    def memory_used(self) -> dict[str, int]:
+        """Bytes in use by RocksDB, by part of the budget."""
+        return {"block_cache": self._block_cache.get_usage(), "write_buffers": self._write_buffers.get_usage()}
 
     # -- opening ------------------------------------------------------------------------------------------------------------------
     def _open(self) -> Rdict:
