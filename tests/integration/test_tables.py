@@ -58,21 +58,33 @@ async def fill(rig: Rig, word: str = "first") -> None:
         await rig.decided(answer.json["order_id"])
 
 
-@pytest.fixture
-def tables(rig: Rig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Any]]:
-    """Run `orderflow tables ...` for this system: exit code and JSON."""
+def environment_of_cli(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that commands look at this system."""
     monkeypatch.setenv("ORDERFLOW_PREFIX", rig.names.prefix)
 
-    def run(*arguments: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        where = ("--bootstrap", rig.bootstrap, "--registry", rig.system.servers.registry_url)
-        with pytest.raises(SystemExit) as ended:
-            main(["tables", *arguments, *where, "--json"])
-        code = ended.value.code
-        assert isinstance(code, int | None)
-        return code or 0, json.loads(capsys.readouterr().out)
 
-    return run
+def run_tables(rig: Rig, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    """`orderflow tables ...`: exit code and JSON."""
+    capsys.readouterr()
+    where = ("--bootstrap", rig.bootstrap, "--registry", rig.system.servers.registry_url)
+    with pytest.raises(SystemExit) as ended:
+        main(["tables", *arguments, *where, "--json"])
+    code = ended.value.code
+    assert isinstance(code, int | None)
+    return code or 0, json.loads(capsys.readouterr().out)
+
+
+def tables_of(rig: Rig, capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    code, found = run_tables(rig, capsys, *arguments)
+    assert code == 0, found
+    return found
+
+
+@pytest.fixture
+def tables(rig: Rig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "Run":
+    """Run `orderflow tables ...` for this system."""
+    environment_of_cli(rig, monkeypatch)
+    return lambda *arguments: run_tables(rig, capsys, *arguments)
 
 
 Run = Callable[..., tuple[int, Any]]
