@@ -25,7 +25,7 @@ def latency(
     rate: Annotated[float, typer.Option("--rate", min=1, help="Commands/s of the first measurement; orders/s with --product.")] = 200.0,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long it is measured, after the warm-up.")] = 30.0,
     warm: Annotated[float, typer.Option("--warm", min=0, help="Seconds of warm-up.")] = 10.0,
-    curve: Annotated[str, typer.Option("--curve", help="Shares of the peak for the curve, in percent; empty for none.")] = "10,50,80",
+    curve: Annotated[str, typer.Option("--curve", help="Shares of the peak for the curve, in percent; or none.")] = "10,50,80",
     curve_seconds: Annotated[float, typer.Option("--curve-seconds", min=1, help="How long each point of the curve is measured.")] = 15.0,
     peak: Annotated[float, typer.Option("--peak", min=0, help="The peak in events/s; 0 measures it with a short J1.")] = 0.0,
     workers: Annotated[
@@ -46,7 +46,7 @@ def latency(
     \b
     Example:
       orderflow bench latency --save docs/benchmarks/latency.json
-      orderflow bench latency --seconds 5 --warm 2 --curve ""
+      orderflow bench latency --seconds 5 --warm 2 --curve none
       orderflow bench latency --product --rate 50
     \b
     Exit codes:
@@ -67,10 +67,7 @@ def latency(
             registry=True,
         )
         return
-    try:
-        shares = [float(part) / 100 for part in curve.split(",") if part.strip()]
-    except ValueError:
-        raise typer.BadParameter(f"{curve}: percents separated by commas, as in 10,50,80", param_hint="--curve") from None
+    shares = [number / 100 for number in _numbers(curve, "--curve")]
     options |= {"curve": shares, "curve_s": curve_seconds, "workers": workers or 2, "peak": peak}
     _run("latency", options, save, as_json, lambda job, box, directory, say: job.measure(box.bootstrap, directory, say=say, **options))
 
@@ -129,7 +126,7 @@ def scale(
     records: Annotated[int, typer.Option("--records", min=1000, help="Commands per point; 30 % of them warm up.")] = 500_000,
     workers: Workers = 2,
     partitions: Annotated[str, typer.Option("--partitions", help="The numbers of partitions.")] = "4,8,16",
-    keys: Annotated[str, typer.Option("--keys", help="The numbers of SKUs that have stock; empty for none.")] = "100000,1000000,5000000",
+    keys: Annotated[str, typer.Option("--keys", help="The numbers of SKUs that have stock; or none.")] = "100000,1000000,5000000",
     reservations: Annotated[
         int, typer.Option("--reservations", min=0, help="Open reservations for the memory per million; 0 leaves it out.")
     ] = 1_000_000,
@@ -216,9 +213,9 @@ COMMANDS = (latency, restore, rebalance, scale, hot, micro)
 
 def _numbers(text: str, option: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        return [] if text == "none" else [int(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"{text}: numbers separated by commas", param_hint=option) from None
+        raise typer.BadParameter(f"{text}: whole numbers separated by commas, or none", param_hint=option) from None
 
 
 def _run(
