@@ -50,6 +50,8 @@ class Transaction:
                 "message.max.bytes": 2_100_000,
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": timeout_ms,
+                # Bootstrapping anew replaces the broker's handle, and librdkafka 2.16 then waits on the old one for ever in send_offsets.
+                "metadata.recovery.strategy": "none",
                 **self._coordinator.config,
                 **config,
             }

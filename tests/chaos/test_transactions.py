@@ -1,5 +1,6 @@
 """F10 to F16 on a real broker: a transaction whose requests are lost or late is whole or absent, and the control shows that it is no luck."""
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from proxy import Proxy, Trouble
 
 from orderflow.connectors.box.box import Servers
-from orderflow.streams.transaction import Fatal, Transaction
+from orderflow.streams.transaction import COMMIT_TIMEOUT_S, Fatal, Transaction
 
 pytestmark = [pytest.mark.box, pytest.mark.chaos]
 
@@ -116,6 +117,26 @@ def test_a_commit_that_nothing_happens_to_is_no_reason_to_end(box: Servers, betw
         mine.send(topic, str(number).encode(), b"key")
         mine.commit([TopicPartition(topic, 0, number)], reader.consumer_group_metadata())
     assert len(visible(box, topic)) == 20
+
+
+def test_a_commit_ends_in_its_time_when_the_records_connection_broke(box: Servers, between: Proxy, topic: str, reader: Consumer) -> None:
+    """librdkafka 2.16 with `metadata.recovery.strategy=rebootstrap`, its default, never comes back from send_offsets here."""
+    mine = Transaction({"bootstrap.servers": between.address}, topic, 60_000)
+    mine.start()
+
+    def commit() -> None:
+        for number in range(2):
+            mine.begin()
+            between.arm(Trouble(proxy.PRODUCE, "forward and cut"))
+            mine.send(topic, str(number).encode(), b"key")
+            mine.poll()
+            mine.commit([TopicPartition(topic, 0, number)], reader.consumer_group_metadata())
+
+    thread = threading.Thread(target=commit, daemon=True)
+    thread.start()
+    thread.join(COMMIT_TIMEOUT_S)
+    assert not thread.is_alive(), "the worker would hang"
+    assert visible(box, topic) == [b"0", b"1"]
 
 
 @pytest.mark.slow
