@@ -109,7 +109,8 @@ def work(job: Job) -> None:
 
     def mark(committed: int) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        running = tuple(sorted(number for (_, number), partition in engine.partitions.items() if partition.running))
+        owned = list(engine.partitions.values())
+        running = tuple(sorted(partition.number for partition in owned if partition.running))
         said = Mark(
             time.monotonic(),
             pid,
@@ -132,7 +133,8 @@ def work(job: Job) -> None:
     def tick() -> None:
         while True:
             time.sleep(TICK_S)
-            mark(0)
+            with contextlib.suppress(RuntimeError):  # a rebalance changed the partitions meanwhile: the next tick says it
+                mark(0)
 
     engine.on_commit = committed
     threading.Thread(target=tick, name="marks", daemon=True).start()

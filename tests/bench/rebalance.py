@@ -44,14 +44,15 @@ class Course:
         """Do it, wait until the ones that are left run everything and nobody waits any more, and let it settle."""
         owned = self.owners(*before)
         at = time.monotonic()
-        act()
+        code = act()
         self._group.await_running(*after, timeout_s=MOVE_TIMEOUT_S)
         moved_s = time.monotonic() - at
         now = self.owners(*after)
         self._await_answers()
         time.sleep(SETTLE_S)
         moved = sorted(number for number in now if now[number] != owned.get(number))
-        self.events.append({"event": kind, "at": at, "until": time.monotonic(), "moved": moved, "running_after_s": round(moved_s, 3)})
+        event = {"event": kind, "at": at, "until": time.monotonic(), "moved": moved, "running_after_s": round(moved_s, 3)}
+        self.events.append(event | ({"exit_code": code} if kind == "leave" else {}))
 
     def _await_answers(self) -> None:
         """Until all that was due half a second ago is answered."""
@@ -111,7 +112,7 @@ def judge(event: dict[str, Any], exchanges: Sequence[traffic.Exchange]) -> dict[
         times.setdefault(each.partition, []).append(each.answered)
         if event["at"] <= each.answered and each.due <= event["until"]:
             waits[each.partition] = max(waits.get(each.partition, 0.0), each.wait_s)
-    found: dict[str, Any] = {name: event[name] for name in ("event", "moved", "running_after_s")}
+    found: dict[str, Any] = {name: event[name] for name in ("event", "moved", "running_after_s", "exit_code") if name in event}
     for name, partitions in (("moved", event["moved"]), ("kept", sorted(set(times) - set(event["moved"])))):
         gaps = {number: longest_gap(sorted(times[number]), event["at"], event["until"]) for number in partitions}
         found[f"{name}_gap_s"] = round(max(gaps.values()), 3) if gaps else None
@@ -160,8 +161,10 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         for kind in KINDS:
             events = [event for event in result["events"] if event["event"] == kind]
             names = ("moved_gap_s", "moved_wait_s", "kept_gap_s", "kept_wait_s", "running_after_s")
+            codes = sorted({event["exit_code"] for event in events if event.get("exit_code")})
+            left = f", workers that left ended with {codes}" if codes else ""
             if events:
-                yield kind, len(events), *(_middle([event[name] for event in events]) for name in names), said
+                yield kind, len(events), *(_middle([event[name] for event in events]) for name in names), said + left
         if not result["events"]:
             yield "", 0, "", "", "", "", "", said
 

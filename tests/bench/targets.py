@@ -6,6 +6,8 @@ from typing import Any
 import contest
 import plots
 
+from orderflow.schemas.codec import ENGINE
+
 
 def target(name: str, measured: float | None, unit: str, *, at_most: float | None = None, at_least: float | None = None) -> dict[str, Any]:
     """One line of a report; `met` is None when nothing was measured."""
@@ -18,7 +20,13 @@ def target(name: str, measured: float | None, unit: str, *, at_most: float | Non
 
 def document(job: str, options: Mapping[str, Any], rounds: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What is saved and shown of one benchmark."""
-    return {"job": job, "options": dict(options), "facts": contest.facts(), "rounds": list(rounds), "targets": list(wanted)}
+    return {
+        "job": job,
+        "options": dict(options),
+        "facts": {**contest.facts(), "codec": ENGINE},
+        "rounds": list(rounds),
+        "targets": list(wanted),
+    }
 
 
 HEAD = ("target", "measured", "wanted", "")
@@ -42,7 +50,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[Any]], found: Mapping[st
     void = sum(each["void"] for each in found["rounds"])
     unfit = f" {void} of {len(found['rounds'])} results are void: the machine changed its speed, or others used it." if void else ""
     parts.append(
-        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, CPython {facts['python']}, Kafka {facts['kafka']}, "
+        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, CPython {facts['python']}, {facts['codec']} codec, Kafka {facts['kafka']}, "
         f"{facts['at'][:10]}.{unfit}"
     )
     return "\n\n".join(parts)
