@@ -256,6 +256,8 @@ class Store:
         options.set_max_write_buffer_number(3)
         options.set_max_background_jobs(2)
         options.set_keep_log_file_num(2)
+        options.set_memtable_prefix_bloom_ratio(0.05)  # most commands are new: a row that is not there is looked for at every one
+        options.set_memtable_whole_key_filtering(True)
         table = BlockBasedOptions()
         table.set_bloom_filter(10, False)
         table.set_block_cache(self._block_cache)
