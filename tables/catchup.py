@@ -85,7 +85,7 @@ class Job:
         self.fenced = False
         self.meta = Meta(0, 0, "")
         self._positions: dict[str, int] = {}
-        self._written_at = 0
+        self.written_at = 0
 
     def topic_partitions(self) -> list[TopicPartition]:
         return [TopicPartition(topic, self.wanted.partition) for topic in (*self.tables, self.wanted.meta_topic)]
@@ -93,7 +93,7 @@ class Job:
     def plan(self, ends: Mapping[tuple[str, int], int], now: int) -> str:
         """Compare the disk's positions with the log's ends. The reason when its rows must be forgotten first, else empty."""
         position = self.family.position()
-        self._positions, self._written_at = dict(position.changelogs), position.written_at
+        self._positions, self.written_at = dict(position.changelogs), position.written_at
         self.meta = Meta(position.source_offset, position.turn_time, "", position.digest)
         self.ends = {tp.topic: ends[tp.topic, tp.partition] for tp in self.topic_partitions()}
         self.todo = {topic for topic, end in self.ends.items() if self._positions.get(topic, 0) < end}
@@ -121,21 +121,22 @@ class Job:
         if topic == self.wanted.meta_topic:
             if value is not None:
                 self.meta = self.wanted.read_meta(value)
-                if self.meta.min_reader > ROWS_VERSION:
-                    raise NewerRows(
-                        f"{self.wanted.space}[{self.wanted.partition}] was written by a newer version: its rows need a reader of version "
-                        f"{self.meta.min_reader}, this one is {ROWS_VERSION}. Start the newer version here; this one would misread them."
-                    )
             return
         table = self.tables[topic]
         self.pending[table.prefix + key] = (table, key.decode(), value)
 
     def reached(self, topic: str, offset: int) -> None:
-        """The end-of-partition event of a topic; its offset is past control records."""
+        """The end-of-partition event of a topic; its offset is past control records. Raises NewerRows when the last meta record says so."""
         self.moved = True
         self._positions[topic] = offset
-        if offset >= self.ends[topic]:
-            self.todo.discard(topic)
+        if offset < self.ends[topic]:
+            return
+        self.todo.discard(topic)
+        if topic == self.wanted.meta_topic and self.meta.min_reader > ROWS_VERSION:
+            raise NewerRows(
+                f"{self.wanted.space}[{self.wanted.partition}] was written by a newer version: its rows need a reader of version "
+                f"{self.meta.min_reader}, this one is {ROWS_VERSION}. Start the newer version here; this one would misread them."
+            )
 
     def write(self, store: Store, now: int) -> None:
         """Rows, their index entries and the positions, together. The source position counts only when all is read."""
@@ -154,7 +155,7 @@ class Job:
             if raw in before:
                 for entry, target in table.index_entries(key, table.decode(value)).items():
                     batch.put(self.family, entry, target)
-        self._written_at = now
+        self.written_at = now
         batch.position(self.family, self.position())
         store.write(batch)
         self.pending, self.moved = {}, False
@@ -162,7 +163,7 @@ class Job:
     def position(self) -> Position:
         """Until all is read, meta does not count as read: whoever goes on from here must see it again and compare with it."""
         positions = {topic: offset for topic, offset in self._positions.items() if not self.todo or topic != self.wanted.meta_topic}
-        return Position(self.meta.source_offset, self.meta.turn_time, positions, self._written_at, self.meta.digest)
+        return Position(self.meta.source_offset, self.meta.turn_time, positions, self.written_at, self.meta.digest)
 
 
 def end_offsets(world: World, admin: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, TopicPartition
 
-from orderflow.tables.catchup import WHY, Job, NewerRows, Wanted, end_offsets
+from orderflow.tables.catchup import SAFETY_US, WHY, Job, NewerRows, Wanted, end_offsets
 from orderflow.tables.rocks import Store
 from orderflow.tables.world import World
 
@@ -156,19 +156,21 @@ class Standby:
         error = message.error()
         if error is None:
             self.records += 1
+            job.take(topic, message.key(), message.value(), message.offset())
+        elif error.code() == KafkaError._PARTITION_EOF:
             try:
-                job.take(topic, message.key(), message.value(), message.offset())
+                job.reached(topic, message.offset())
             except NewerRows as newer:
                 log.warning("standby.refused", why=str(newer))
                 self._refused.add(job.id)
                 del self._jobs[job.id]
-        elif error.code() == KafkaError._PARTITION_EOF:
-            job.reached(topic, message.offset())
         else:
             log.warning("standby.error", topic=topic, partition=number, error=error.name())
 
     def _write(self) -> None:
         self._written_at = self._world.monotonic()
+        now = self._world.now_us()
         for job in self._jobs.values():
-            if job.pending or job.moved:
-                job.write(self._store, self._world.now_us())
+            is_idle = not job.todo and now - job.written_at > SAFETY_US  # still current: its age must not make it stale
+            if job.pending or job.moved or is_idle:
+                job.write(self._store, now)

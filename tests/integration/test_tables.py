@@ -299,17 +299,12 @@ def test_a_partition_that_a_newer_version_wrote_is_not_misread(rig: Rig, tables:
     with rig.worker_down(signal.SIGTERM):
         messages = [each for each in rig.read(rig.names.meta_topic("catalog")) if each.partition() == 0]
         last = mine.decode(messages[-1].value())
-        tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id, 0, 2)))
-        done = subprocess.run(
-            [sys.executable, "-m", "orderflow.cli", "worker"],
-            env=environment(rig, tmp_path / "older", free_port()),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        assert done.returncode == 78, done.stderr
-        assert "was written by a newer version" in done.stdout + done.stderr
-        tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id)))
+        try:
+            tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id, 0, 2)))
+            code, said = refusal(rig, tmp_path / "older")
+        finally:
+            tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id)))
+        assert code == 78 and "was written by a newer version" in said
     shutil.rmtree(tmp_path / "older")
     is_sound(tables)
 
@@ -324,11 +319,12 @@ def tell(rig: Rig, value: bytes) -> None:
 def test_a_directory_of_another_system_is_refused(rig: Rig, box: Servers, tmp_path: Path, checkpoint: Path) -> None:
     file = checkpoint / "orderflow.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "cluster": "another-cluster"}))
-    done = subprocess.run(
-        [sys.executable, "-m", "orderflow.cli", "worker"],
-        env=environment(rig, checkpoint, free_port()),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 78 and "belongs to Kafka cluster another-cluster" in done.stderr
+    code, said = refusal(rig, checkpoint)
+    assert code == 78 and "belongs to Kafka cluster another-cluster" in said
+
+
+def refusal(rig: Rig, data: Path) -> tuple[int, str]:
+    """Exit code of a worker that does not start in this directory, and all it said."""
+    command = [sys.executable, "-m", "orderflow.cli", "worker"]
+    done = subprocess.run(command, env=environment(rig, data, free_port()), capture_output=True, text=True, timeout=PATIENCE_S)
+    return done.returncode, done.stdout + done.stderr
