@@ -228,6 +228,8 @@ def _run(
     registry: bool = False,
 ) -> None:
     """Measure on a box of its own, keep, show, and say by the exit code whether the output was right."""
+    from confluent_kafka import KafkaException
+
     from orderflow.cli.bench import on_a_box, say
 
     logs.configure()
@@ -242,6 +244,10 @@ def _run(
         document = on_a_box(measured, registry=registry)
     except fleet.BenchError as error:
         raise Failure(str(error), code=UNAVAILABLE) from None
+    except KafkaException as error:
+        raise Failure(
+            f"the broker did not do its part: {error.args[0].str()}", then="is the machine too busy?", code=UNAVAILABLE
+        ) from error
     if save is not None:
         checkout.measurement("contest").save(document, save)
     show(document, as_json, lambda found: _lines(found, job, wanted))
