@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from orderflow.cli import ordering, race, runstate, stuck
+from orderflow.cli import nemesis, ordering, race, runstate, stuck
 from orderflow.cli.client import DEFAULT_URL, Edge, Unreachable
 from orderflow.cli.terminal import NO, UNAVAILABLE, Failure, fields, group, progress
 from orderflow.cli.topics import Partitions, Prefix
@@ -130,6 +130,40 @@ def verify_invariants(
     settings = environment.load(WorkerSettings, bootstrap=bootstrap, registry=registry, prefix=prefix, partitions=partitions)
     facts = invariants.run(settings.bootstrap, settings.registry, settings.prefix, settings.partitions)
     report("invariants", facts.figures(), facts.faults, as_json)
+
+
+@app.command("nemesis")
+def verify_nemesis(
+    fault: Annotated[str, typer.Option("--fault", help=f"One or several, with commas: {', '.join(nemesis.FAULTS)}.")] = ",".join(
+        nemesis.USUAL
+    ),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds per fault.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="The faults, their order and the load follow from it; the moments do not quite.")] = 1,
+    as_json: Quiet = False,
+) -> None:
+    """Hurt a real system of its own under load, again and again, and judge everything it leaves: topics, rows, what callers were told.
+
+    kill -9, stop for longer than the session, SIGTERM, workers that come and go, two workers with one id, the broker killed or
+    restarted; network: transactional requests lost, cut and late, F10 to F16 in turn. Needs a checkout.
+
+    \b
+    Example:
+      orderflow verify nemesis --fault kill,stop --rounds 20 --seed 7
+    \b
+    Exit codes:
+      0   proved: the figures are printed as JSON
+      1   not so: the figures and every fault are printed as JSON; or this is no checkout
+      2   there is no such fault
+      69  the box does not start
+    """
+    names = [name.strip() for name in fault.split(",") if name.strip()]
+    unknown = [name for name in names if name not in nemesis.FAULTS]
+    if unknown or not names:
+        raise typer.BadParameter(f"{', '.join(unknown) or 'none'}: there are {', '.join(nemesis.FAULTS)}", param_hint="--fault")
+    figures, wrong = nemesis.run(
+        names, rounds, seed, (lambda line: None) if as_json else (lambda line: print(line, file=sys.stderr, flush=True))
+    )
+    report("nemesis", figures, wrong, as_json)
 
 
 # -- what to test -------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ FIRST_UNITS = 60
 BUYERS_MAX = 200
 """Callers at a time; further ones do not come while so many wait."""
 REPEAT_FIRST_S, REPEAT_MAX_S = 0.2, 2.0
-SETTLE_S = 90.0
+SETTLE_S = 180.0
 
 
 class Answer(Struct, frozen=True):

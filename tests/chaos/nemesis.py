@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from chaos_judge import Verdict, judge
-from chaos_load import SETTLE_S, Load, Posted
+from chaos_load import SETTLE_S, Load
 from msgspec import Struct
 
 from orderflow.cli import contracts, runstate
@@ -31,9 +31,9 @@ from orderflow.connectors.box import process
 from orderflow.connectors.box.box import Box, Servers
 from orderflow.schemas.catalog import Catalog
 
-SESSION_S = 3.0
-"""Session and transaction timeout of the workers: a third of the default, so that a round is short."""
-PATIENCE_S = 90.0
+SESSION_S = 5.0
+"""Session and transaction timeout of the workers: half of the default, so that a round is short."""
+PATIENCE_S = 180.0
 POLL_S = 0.05
 GATED = 'while [ -e "$ORDERFLOW_DATA.gate" ]; do sleep 0.05; done; exec "$0" "$@"'
 """A worker's program for /bin/sh: wait while its gate is there, then be the worker, under the same pid."""
@@ -259,6 +259,11 @@ NEAR = frozenset({"kill"})
 """Faults whose next round begins as soon as an order was decided, with restores and rebalances still going on."""
 
 
+def told(line: str) -> None:
+    """What a round did, for whoever watches and for the log of a failing test."""
+    print(line, flush=True)
+
+
 # -- a series -------------------------------------------------------------------------------------------------------------------------
 def run(
     servers: Servers,
@@ -275,7 +280,7 @@ def run(
     backs_off: bool = False,
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] = ("/bin/sh", "-c", GATED, *PROGRAM, "worker"),
-    say: Callable[[str], None] = lambda line: print(line, flush=True),
+    say: Callable[[str], None] = told,
 ) -> Series:
     """A series of one fault on a system of its own topics.
 
@@ -307,13 +312,13 @@ def run(
         with System(directory / "system", servers=servers, **supervised) as system:  # type: ignore[arg-type]
             load = Load(system.url, seed, rate=rate)
             arena = Arena(system, load, own, number, box)
-            told, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, settle_s, say))
+            done, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, settle_s, say))
         stores = [*(directory / "system" / f"worker-{n}" for n in range(1, number + 1)), *arena.extra_stores]
         records = contracts.load_records(servers.registry_url, Catalog(word), directory / "schemas.json")
         began = time.monotonic()
         verdict = judge(servers.bootstrap, records, [store for store in stores if store.exists()], load.journal)
         verdict.problems[:0] = open_after
-    series = Series(name, seed, told, back, load.figures(), verdict, exits)
+    series = Series(name, seed, done, back, load.figures(), verdict, exits)
     say(f"{name}: {series.figures()}; judged in {time.monotonic() - began:.1f} s")
     for problem in verdict.problems:
         say(f"  {problem}")
@@ -323,24 +328,24 @@ def run(
 async def _rounds(
     arena: Arena, fault: Fault, name: str, rounds: int, seed: int, settle_s: float, say: Callable[[str], None]
 ) -> tuple[list[str], list[float], list[str]]:
-    load, told, back = arena.load, [], []
+    load, done, back = arena.load, [], []
     running = asyncio.create_task(load.run())
     try:
         await load_begun(load)
         for number in range(1, rounds + 1):
-            done = await fault(arena, random.Random(f"{name} {seed} {number}"))
+            what = await fault(arena, random.Random(f"{name} {seed} {number}"))
             began = time.monotonic()
             seconds = await load.probe(PATIENCE_S)
             if name not in NEAR:
                 await arena.back()
             whole = time.monotonic() - began
-            told.append(done)
+            done.append(what)
             back.append(seconds)
-            say(f"{name} {number}/{rounds} (seed {seed}): {done}; an order was decided {seconds:.2f} s later, next after {whole:.1f} s")
+            say(f"{name} {number}/{rounds} (seed {seed}): {what}; an order was decided {seconds:.2f} s later, next after {whole:.1f} s")
         await arena.back()
         load.stop()
         await running
-        return told, back, await load.settle(settle_s)
+        return done, back, await load.settle(settle_s)
     finally:
         running.cancel()
         await load.close()
@@ -360,9 +365,6 @@ def _page(url: str) -> dict[str, Any] | None:
             return found
     except (OSError, ValueError):
         return None
-
-
-__all__ = ["FAULTS", "GATED", "PATIENCE_S", "SESSION_S", "Arena", "Box", "Fault", "Posted", "Series", "run", "start_twin"]
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> None:

@@ -9,12 +9,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import proxy
 from chaos_load import SETTLE_S
-from nemesis import GATED, PATIENCE_S, POLL_S, SESSION_S, Arena, Fault, Series, run
+from nemesis import GATED, PATIENCE_S, POLL_S, SESSION_S, Arena, Fault, Series, run, told
 from proxy import Proxy, Trouble
 
 from orderflow.connectors.box.box import Servers
@@ -91,7 +91,15 @@ def program(between: Proxy, build: str) -> tuple[str, ...]:
 
 
 def behind_proxy(
-    servers: Servers, directory: Path, *, names: list[str], rounds: int, seed: int, build: str = "hurried", settle_s: float = SETTLE_S
+    servers: Servers,
+    directory: Path,
+    *,
+    names: list[str],
+    rounds: int,
+    seed: int,
+    build: str = "hurried",
+    settle_s: float = SETTLE_S,
+    say: Callable[[str], None] = told,
 ) -> Series:
     """A series on a system whose worker reaches the broker through the proxy only; callers and the judge do not."""
     host, _, port = servers.bootstrap.rpartition(":")
@@ -106,4 +114,5 @@ def behind_proxy(
             settle_s=settle_s,
             environment=LONG_TRANSACTIONS,
             program=program(between, build),
+            say=say,
         )
