@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+import stamina
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from contest import BROKER_CORE, CONTESTANT_CORE
 
 from orderflow.cli import machine
@@ -20,7 +21,7 @@ WARM_SHARE = 0.3
 POLL_S = 0.02
 STALL_S = 120.0
 """A contestant that commits nothing for so long has failed; Kafka's own longest wait (a dead member's session) is 45 s."""
-ASK_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S, READY_S = 10.0, 30.0
 
 
 class Failed(Exception):
@@ -63,7 +64,9 @@ class Position:
         numbers = self._consumer.list_topics(topic, timeout=ASK_TIMEOUT_S).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number) for number in numbers]
         self.end: int = sum(self._consumer.get_watermark_offsets(partition, timeout=ASK_TIMEOUT_S)[1] for partition in self._partitions)
-        self.begin = self.committed()
+        for attempt in stamina.retry_context(on=KafkaException, attempts=None, timeout=READY_S):  # a new group's coordinator takes a moment
+            with attempt:
+                self.begin = self.committed()
 
     def committed(self) -> int:
         """How many records the group has committed."""

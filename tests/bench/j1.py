@@ -125,10 +125,17 @@ def commands(count: int, pick: Pick = uniform) -> Iterator[ReserveStock]:
 
 def make_topics(bootstrap: str, prefix: str, partitions: int = PARTITIONS, names: Sequence[str] = TOPICS) -> None:
     """The topics of one run."""
+    logs = ("commands", "out")
+    create(bootstrap, [f"{prefix}.{name}" for name in names if name in logs], partitions)
+    create(bootstrap, [f"{prefix}.{name}" for name in names if name not in logs], partitions, {"cleanup.policy": "compact"})
+
+
+def create(bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS, config: Mapping[str, str] | None = None) -> None:
+    """Create topics. Raises KafkaException when one exists."""
+    if not names:
+        return
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    compact = {"cleanup.policy": "compact"}
-    topics = [NewTopic(f"{prefix}.{name}", partitions, 1, config={} if name in ("commands", "out") else compact) for name in names]
-    for future in admin.create_topics(topics).values():
+    for future in admin.create_topics([NewTopic(name, partitions, 1, config=dict(config or {})) for name in names]).values():
         future.result()
 
 

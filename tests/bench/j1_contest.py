@@ -42,8 +42,9 @@ def run(
         return Lane(box.bootstrap, app, f"j1-{shares[name]}.commands", directory / app, j1.ON_HAND[data])
 
     def before(number: int, name: str) -> None:
-        topics = j1.TOPICS[1:] if name in OURS["both"] else ("out",)
-        j1.make_topics(box.bootstrap, lane(number, name).app, names=topics)
+        here = lane(number, name)
+        j1.create(box.bootstrap, [here.out])
+        j1.create(box.bootstrap, ALL[name].changelogs(here), config={"cleanup.policy": "compact"})
 
     def measure(number: int, name: str) -> contest.Figures:
         here = lane(number, name)

@@ -19,7 +19,6 @@ app = faust.App(
     processing_guarantee=os.environ["J1_GUARANTEE"],
     store="rocksdb://",
     datadir=STATE,
-    loop="uvloop",
     topic_partitions=PARTITIONS,
     topic_disable_leader=True,
     web_enabled=False,
