@@ -114,7 +114,7 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._http.close()
 
-    async def probe(self, patience_s: float = 60.0) -> float:
+    async def probe(self, patience_s: float) -> float:
         """Seconds until an order that is placed now has an outcome: the system lives. Raises AssertionError."""
         began = time.monotonic()
         name = f"{self.word}-probe-{len(self.journal)}"

@@ -53,6 +53,8 @@ def meet(between: Proxy, make: "Mapping[str, object]", *, die: bool = False) -> 
     return fault
 
 
+RATE = 4.0
+
 KINDS: Mapping[str, Mapping[str, object]] = {
     "F10 answer of the commit lost": {"api": proxy.END_TXN, "kind": "lose the answer"},
     "F10 connection lost after the commit": {"api": proxy.END_TXN, "kind": "forward and cut"},
@@ -111,6 +113,7 @@ def behind_proxy(
             rounds=rounds,
             seed=seed,
             fault=all_in_turn(between, names),
+            rate=RATE,
             settle_s=settle_s,
             environment=LONG_TRANSACTIONS,
             program=program(between, build),
