@@ -275,9 +275,12 @@ class Fleet:
                 return time.monotonic() - began
             self.insist_alive(*names)
             if time.monotonic() - began > timeout_s:
-                logs_ = "\n".join(self.workers[name].log_tail() for name in names)
-                raise BenchError(f"the workers did not run all {partitions} partitions after {timeout_s:.0f} s\n{logs_}")
+                raise BenchError(f"the workers did not run all {partitions} partitions after {timeout_s:.0f} s\n{self.tails()}")
             time.sleep(POLL_S)
+
+    def tails(self) -> str:
+        """The last mark and the last log lines of every worker."""
+        return "\n".join(f"{name}: {self.last(name)}\n{child.log_tail()}" for name, child in self.workers.items())
 
     def insist_alive(self, *names: str) -> None:
         """Raises BenchError when one of them has ended."""

@@ -20,7 +20,6 @@ import traffic
 
 PLANNED_S_MAX, KEPT_S_MAX, OVER_SESSION_S_MAX = 3.0, 0.5, 3.0
 SETTLE_S = 3.0
-CAUGHT_UP_S = 0.5
 MOVE_TIMEOUT_S = 90.0
 Say = Callable[[str], None]
 
@@ -55,11 +54,15 @@ class Course:
         self.events.append(event | ({"exit_code": code} if kind == "leave" else {}))
 
     def _await_answers(self) -> None:
-        """Until all that was due half a second ago is answered."""
+        """Until there are as many answers as commands are due by now."""
+        due = int((time.monotonic() - self._sender.began) * self._sender.load.rate)
         deadline = time.monotonic() + MOVE_TIMEOUT_S
-        while self._answers.count < (time.monotonic() - self._sender.began - CAUGHT_UP_S) * self._sender.load.rate:
+        while self._answers.count < due:
             if time.monotonic() > deadline:
-                raise fleet.BenchError(f"{self._group.prefix}: commands still wait {MOVE_TIMEOUT_S:.0f} s after the partitions moved")
+                raise fleet.BenchError(
+                    f"{MOVE_TIMEOUT_S:.0f} s after the partitions moved only {self._answers.count} of {due} commands are answered\n"
+                    + self._group.tails()
+                )
             time.sleep(fleet.POLL_S)
 
 

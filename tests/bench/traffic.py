@@ -187,8 +187,7 @@ class Answers:
             if self._failed is not None:
                 raise fleet.BenchError(f"the answers could not be read: {self._failed}")
             if time.monotonic() > deadline:
-                tails = "\n".join(child.log_tail() for child in workers.workers.values())
-                raise fleet.BenchError(f"{count} commands, {self.count} answers after {timeout_s:.0f} s\n{tails}")
+                raise fleet.BenchError(f"{count} commands, {self.count} answers after {timeout_s:.0f} s\n{workers.tails()}")
             time.sleep(0.05)
         return self._seen[-1][0]
 
