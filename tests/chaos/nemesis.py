@@ -170,15 +170,18 @@ async def twins(arena: Arena, rng: random.Random) -> str:
     original = rng.choice(arena.workers)
     twin = start_twin(arena, original.name, arena.system.data / f"twin-{uuid.uuid4().hex[:6]}")
     began = time.monotonic()
-    while twin.poll() is None and original.alive:
-        assert time.monotonic() - began < PATIENCE_S, "two workers with one instance id run side by side"
-        await asyncio.sleep(POLL_S)
-    done = f"a twin of {original.name}: " + ("the older one was fenced" if twin.poll() is None else f"it ended with {twin.poll()}")
-    while twin.poll() is None:  # the supervised one comes back and fences the twin
-        if time.monotonic() - began > PATIENCE_S / 3:
+    try:
+        while twin.poll() is None and original.alive:
+            assert time.monotonic() - began < PATIENCE_S, "two workers with one instance id run side by side"
+            await asyncio.sleep(POLL_S)
+        done = f"a twin of {original.name}: " + ("the older one was fenced" if twin.poll() is None else "the twin was fenced")
+        while twin.poll() is None:  # the supervised one comes back and fences the twin
+            assert time.monotonic() - began < 2 * PATIENCE_S, "the supervised worker does not get its place back"
+            await asyncio.sleep(POLL_S)
+    finally:
+        if twin.poll() is None:
             twin.kill()
-            done += ", the twin kept its place and was killed"
-        await asyncio.sleep(POLL_S)
+            twin.wait()
     assert twin.returncode != 0, "a fenced worker must not end as if all were well"
     return f"{done}; the twin ended with {twin.returncode}"
 

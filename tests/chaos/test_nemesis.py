@@ -51,7 +51,10 @@ def test_of_two_processes_with_one_instance_id_one_is_fenced(box: Servers, tmp_p
 def test_a_second_process_on_the_same_data_directory_is_refused(box: Servers, tmp_path: Path, seed: int) -> None:
     async def same_directory(arena: nemesis.Arena, rng: random.Random) -> str:
         second = nemesis.start_twin(arena, "worker-1", arena.system.data / "worker-1")
-        code = await asyncio.to_thread(second.wait, nemesis.PATIENCE_S)
+        try:
+            code = await asyncio.to_thread(second.wait, nemesis.PATIENCE_S)
+        finally:
+            second.kill()
         assert code == 78, "refused, with advice"
         assert len(arena.workers) == 1, "the first one goes on"
         return f"a second process {os.path.basename(arena.system.data)}/worker-1 ended with {code}"
