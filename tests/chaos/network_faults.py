@@ -14,7 +14,7 @@ from pathlib import Path
 
 import proxy
 from chaos_load import SETTLE_S
-from nemesis import GATED, PATIENCE_S, POLL_S, SESSION_S, Arena, Fault, Series, run, told
+from nemesis import GATED, PATIENCE_S, POLL_S, SESSION_S, Arena, Fault, Series, in_turn, run, told
 from proxy import Proxy, Trouble
 
 from orderflow.connectors.box.box import Servers
@@ -75,16 +75,17 @@ KINDS: Mapping[str, Mapping[str, object]] = {
 
 
 def all_in_turn(between: Proxy, names: list[str]) -> Fault:
-    """Round 1 gets the first of these faults, round 2 the second, and so on."""
-    faults = [meet(between, KINDS[name], die=bool(KINDS[name].get("die"))) for name in names]
-    turn = -1
+    """These faults one after another, each under its name."""
 
-    async def fault(arena: Arena, rng: random.Random) -> str:
-        nonlocal turn
-        turn += 1
-        return f"{names[turn % len(names)]}: {await faults[turn % len(names)](arena, rng)}"
+    def named(name: str) -> Fault:
+        fault = meet(between, KINDS[name], die=bool(KINDS[name].get("die")))
 
-    return fault
+        async def say(arena: Arena, rng: random.Random) -> str:
+            return f"{name}: {await fault(arena, rng)}"
+
+        return say
+
+    return in_turn(*(named(name) for name in names))
 
 
 def program(between: Proxy, build: str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -27,38 +26,28 @@ def test_workers_killed_at_random_moments_lose_double_and_tear_nothing(box: Serv
     assert sum(code == -signal.SIGKILL for _, code in done.exits) >= number, "every round must have killed a worker"
 
 
-def test_a_stopped_worker_that_wakes_up_as_a_zombie_writes_nothing(box: Servers, tmp_path: Path, rounds: Rounds, seed: int) -> None:
-    done = nemesis.run(box, tmp_path, "stop", rounds=rounds(2), seed=seed)
+def test_workers_stopped_told_to_end_and_doubled_lose_double_and_tear_nothing(
+    box: Servers, tmp_path: Path, rounds: Rounds, seed: int
+) -> None:
+    """A zombie that wakes up writes nothing; SIGTERM ends with 0; of two processes with one id or one directory one is refused."""
+    faults = (nemesis.stop, nemesis.term, nemesis.twins, same_directory)
+    done = nemesis.run(box, tmp_path, "processes", rounds=rounds(1) * len(faults), seed=seed, fault=nemesis.in_turn(*faults))
     assert done.verdict.problems == []
 
 
-def test_a_worker_told_to_stop_commits_and_comes_back(box: Servers, tmp_path: Path, rounds: Rounds, seed: int) -> None:
-    done = nemesis.run(box, tmp_path, "term", rounds=rounds(2), seed=seed)
-    assert done.verdict.problems == []
-    assert {code for _, code in done.exits} == {0}, "SIGTERM is no failure"
+async def same_directory(arena: nemesis.Arena, rng: random.Random) -> str:
+    """A second process on the data directory of the first worker."""
+    second = nemesis.start_twin(arena, "worker-1", arena.system.data / "worker-1")
+    first = [worker.pid for worker in arena.workers]
+    try:
+        code = await asyncio.to_thread(second.wait, nemesis.PATIENCE_S)
+    finally:
+        second.kill()
+    assert code == 78, f"a directory in use is refused with advice, not with {code}"
+    assert [worker.pid for worker in arena.workers] == first, "the first one goes on"
+    return f"a second process on the directory of worker-1 ended with {code}"
 
 
 def test_workers_that_come_and_go_lose_double_and_tear_nothing(box: Servers, tmp_path: Path, rounds: Rounds, seed: int) -> None:
     done = nemesis.run(box, tmp_path, "joins", rounds=rounds(2), seed=seed)
     assert done.verdict.problems == []
-
-
-def test_of_two_processes_with_one_instance_id_one_is_fenced(box: Servers, tmp_path: Path, rounds: Rounds, seed: int) -> None:
-    done = nemesis.run(box, tmp_path, "twins", rounds=rounds(1), seed=seed)
-    assert done.verdict.problems == []
-
-
-def test_a_second_process_on_the_same_data_directory_is_refused(box: Servers, tmp_path: Path, seed: int) -> None:
-    async def same_directory(arena: nemesis.Arena, rng: random.Random) -> str:
-        second = nemesis.start_twin(arena, "worker-1", arena.system.data / "worker-1")
-        try:
-            code = await asyncio.to_thread(second.wait, nemesis.PATIENCE_S)
-        finally:
-            second.kill()
-        assert code == 78, "refused, with advice"
-        assert len(arena.workers) == 1, "the first one goes on"
-        return f"a second process {os.path.basename(arena.system.data)}/worker-1 ended with {code}"
-
-    done = nemesis.run(box, tmp_path, "same-directory", rounds=1, seed=seed, fault=same_directory)
-    assert done.verdict.problems == []
-    assert done.exits == []
