@@ -21,6 +21,7 @@ from orderflow.tables.rocks import Position, Store, StoreError
 log = structlog.get_logger(__name__)
 
 CHECKPOINT_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+CHECKPOINTS_MAX = 8
 CHECKPOINTS = "checkpoints"
 """Folder of the data directory: checkpoints are links to its files, so they begin on its file system."""
 
@@ -99,6 +100,8 @@ class StateReader:
         if not CHECKPOINT_NAME.match(name):
             raise NotHere(404, f"{name!r} is no name for a checkpoint: letters, digits, dots, hyphens, underscores")
         to = self.store.path / CHECKPOINTS / name
+        if to.parent.is_dir() and len(list(to.parent.iterdir())) >= CHECKPOINTS_MAX:
+            raise NotHere(409, f"{to.parent} holds {CHECKPOINTS_MAX} checkpoints that nobody took away: move or remove them first")
         try:
             self.store.checkpoint(to)
         except StoreError as error:

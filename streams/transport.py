@@ -26,7 +26,7 @@ from orderflow.streams.engine import Engine
 from orderflow.streams.partitions import Work
 from orderflow.streams.transaction import Fatal
 from orderflow.streams.watchdog import Watchdog
-from orderflow.tables.catchup import NewerRows
+from orderflow.tables.catchup import Unusable
 
 log = structlog.get_logger(__name__)
 
@@ -158,7 +158,7 @@ class Consumer(faust_consumer.Consumer):
                 finally:
                     self.idle.set()
         except Exception as error:
-            leave(EXIT_REFUSED if isinstance(error.__cause__, NewerRows) else EXIT_FATAL, error)
+            leave(EXIT_REFUSED if isinstance(error.__cause__, Unusable) else EXIT_FATAL, error)
 
     async def _deliver(self, work: Work) -> bool:
         """Give a batch to its agent and wait until it is processed. False: stopped before the agent took it."""

@@ -40,7 +40,15 @@ class RestoreError(Exception):
     """State could not be restored; the worker must not go on."""
 
 
-class NewerRows(RestoreError):
+class Unusable(RestoreError):
+    """Another start would end in the same way: a person has to look."""
+
+
+class DisputedRows(Unusable):
+    """Also what the changelogs alone say is not what the last owner had."""
+
+
+class NewerRows(Unusable):
     """The partition was written by a version whose rows this one could misread: only a newer worker may take it."""
 
 

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
-from orderflow.tables.catchup import DIFFERS, WHY, Job, RestoreError, Wanted, end_offsets
+from orderflow.tables.catchup import DIFFERS, WHY, DisputedRows, Job, RestoreError, Wanted, end_offsets
 from orderflow.tables.rocks import Position, Store
 from orderflow.tables.world import World
 
@@ -114,7 +114,7 @@ class Restorer:
         self._read_all(wrong)
         for job in wrong:
             if job.ticket not in self._canceled and not job.as_published():
-                raise RestoreError(
+                raise DisputedRows(
                     f"{job.wanted.space}[{job.wanted.partition}]: also rows read from the changelogs alone are not what the last owner "
                     f"({job.meta.owner}) had. Compare with `orderflow tables verify`; do not start another worker before."
                 )

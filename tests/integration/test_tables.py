@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -294,18 +293,24 @@ def test_a_copy_that_is_older_than_the_changelogs_remember_deletes_is_wiped(rig:
     is_sound(tables)
 
 
-def test_a_partition_that_a_newer_version_wrote_is_not_misread(rig: Rig, tables: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("digest", "min_reader", "words"),
+    [(0, 2, "was written by a newer version"), (12345, 1, "also rows read from the changelogs alone are not what the last owner")],
+    ids=["a newer version", "another digest than the changelogs give"],
+)
+def test_a_partition_is_refused_when_its_last_owner_says_so(
+    rig: Rig, tables: Run, tmp_path: Path, digest: int, min_reader: int, words: str
+) -> None:
     mine = rig.records.meta("catalog")
     with rig.worker_down(signal.SIGTERM):
         messages = [each for each in rig.read(rig.names.meta_topic("catalog")) if each.partition() == 0]
         last = mine.decode(messages[-1].value())
         try:
-            tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id, 0, 2)))
-            code, said = refusal(rig, tmp_path / "older")
+            tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id, digest, min_reader)))
+            code, said = refusal(rig, tmp_path / "other")
         finally:
             tell(rig, mine.encode(MetaRow(last.source_offset, last.turn_time, last.transactional_id)))
-        assert code == 78 and "was written by a newer version" in said
-    shutil.rmtree(tmp_path / "older")
+        assert code == 78 and words in said
     is_sound(tables)
 
 
@@ -325,6 +330,6 @@ def test_a_directory_of_another_system_is_refused(rig: Rig, box: Servers, tmp_pa
 
 def refusal(rig: Rig, data: Path) -> tuple[int, str]:
     """Exit code of a worker that does not start in this directory, and all it said."""
-    command = [sys.executable, "-m", "orderflow.cli", "worker"]
+    command = [sys.executable, "-m", "orderflow.cli", "worker", "--once"]
     done = subprocess.run(command, env=environment(rig, data, free_port()), capture_output=True, text=True, timeout=PATIENCE_S)
     return done.returncode, done.stdout + done.stderr
