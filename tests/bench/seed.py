@@ -30,6 +30,7 @@ def write(bootstrap: str, prefix: str, *, skus: int, reservations: int, partitio
         {
             "bootstrap.servers": bootstrap,
             "transactional.id": f"{prefix}-seed",
+            "log_level": 3,
             "linger.ms": 20,
             "batch.size": 1 << 20,
             "queue.buffering.max.messages": 1_000_000,
