@@ -1,6 +1,6 @@
 """A worker for chaos runs: `python chaos_worker.py hurried|unfenced ORDERFLOW-ARGUMENTS`.
 
-hurried: the production worker, but a commit without an answer is given up after 5 s instead of 30, so that a round is short.
+hurried: the production worker, but a commit without an answer is given up after 10 s instead of 30, so that a round is short.
 unfenced: the same, and it does not hear that the connection to the coordinator was lost: what librdkafka alone would do. The control.
 """
 
@@ -11,7 +11,7 @@ from orderflow.cli.main import main
 from orderflow.streams.coordinator import CoordinatorWatch
 from orderflow.streams.transaction import Transaction
 
-GIVE_UP_S = 5.0
+GIVE_UP_S = 10.0
 
 
 def hurry() -> None:
