@@ -1,0 +1,88 @@
+"""How partitions move between workers: not at all for a restart in place, at once for a planned stop, without a word from who lost them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from integration_harness import PATIENCE_S, until
+from worker_harness import START_S, Place, Worker
+
+from orderflow.connectors.box.box import Servers
+from orderflow.streams.topology import SPACES
+
+pytestmark = pytest.mark.box
+
+PATIENT = {"SESSION_TIMEOUT_S": "120", "GIVE_UP_S": "600"}
+"""A session that does not time out while a worker is started again, however busy the machine is."""
+
+
+@pytest.fixture
+def place(box: Servers, tmp_path: Path) -> Place:
+    return Place(box, tmp_path)
+
+
+def shared(place: Place, *workers: Worker) -> bool:
+    """Does each partition have one owner among these, and each of them its part?"""
+    owned = [worker.owned for worker in workers]
+    every = len(SPACES) * place.names.partitions
+    return sum(map(len, owned)) == len(set().union(*owned)) == every and max(map(len, owned)) - min(map(len, owned)) <= len(SPACES)
+
+
+def changes(worker: Worker) -> int:
+    """How often its partitions changed."""
+    return sum(len(worker.said(f"partitions.{what}")) for what in ("assigned", "revoked", "lost"))
+
+
+def test_a_static_worker_that_is_killed_comes_back_to_its_partitions_and_no_other_worker_notices(place: Place) -> None:
+    with place.worker("one", MEMBERSHIP="static", **PATIENT) as one, place.worker("two", MEMBERSHIP="static", **PATIENT) as two:
+        until(lambda: shared(place, one, two), "the partitions are shared", START_S)
+        one.until_ready()
+        two.until_ready()
+        before, noticed = one.owned, changes(two)
+
+        os.kill(one.child, signal.SIGKILL)
+        until(lambda: "orderflow_restarts_total 1.0" in one.page("/metrics"), "it was started again", START_S)
+        until(lambda: one.owned == before and len(one.said("partitions.assigned")) > 1, "it has the same partitions", START_S)
+        one.until_ready()
+
+        place.receive("AFTER", 4)
+        until(lambda: place.received("AFTER") == [4], "the log goes on")
+        assert changes(two) == noticed, "no rebalance reached the other"
+        assert one.owned == before
+
+
+def members(place: Place) -> int:
+    """How many the group counts."""
+    admin = AdminClient({"bootstrap.servers": place.servers.bootstrap})
+    group = place.names.prefix
+    return len(admin.describe_consumer_groups([group])[group].result(PATIENCE_S).members)
+
+
+@pytest.mark.parametrize(("membership", "left"), [("dynamic", 1), ("static", 2)])
+def test_a_planned_stop_leaves_the_group_at_once_or_keeps_the_place_for_who_comes_back(place: Place, membership: str, left: int) -> None:
+    with place.worker("one", MEMBERSHIP=membership, **PATIENT) as one, place.worker("two", MEMBERSHIP=membership, **PATIENT) as two:
+        until(lambda: members(place) == 2 and one.owned and two.said("partitions.assigned"), "both are in the group", START_S)
+        assert two.stop() == 0
+        assert members(place) == left
+        if membership == "dynamic":
+            until(lambda: shared(place, one), "the partitions moved", START_S)
+
+
+@pytest.mark.parametrize("membership", ["static", "dynamic"])
+def test_a_worker_that_lost_its_partitions_exits_and_writes_nothing(place: Place, membership: str) -> None:
+    short = {"SESSION_TIMEOUT_S": "6", "MEMBERSHIP": membership}
+    with place.worker("zombie", "--once", **short) as zombie, place.worker("heir", **short) as heir:
+        until(lambda: shared(place, zombie, heir), "the partitions are shared", START_S)
+        zombie.until_ready()
+        os.kill(zombie.process.pid, signal.SIGSTOP)
+        try:
+            until(lambda: shared(place, heir), "the other has them all", START_S)
+            heir.until_ready()
+            before = place.ends()
+        finally:
+            os.kill(zombie.process.pid, signal.SIGCONT)
+        assert zombie.process.wait(PATIENCE_S) == 13
+        assert zombie.said("partitions.lost")
+        assert place.ends() == before, "not a record, not a marker"
