@@ -27,7 +27,7 @@ SMALL_ROWS = 100_000
 LOAD_RATE = 500
 SETTLE_S = 2.0
 BACK_TIMEOUT_S = 60.0
-WORKER = "w0"
+WORKER, RUNNING = "w0", "partition.running"
 Say = Callable[[str], None]
 
 
@@ -71,22 +71,33 @@ def _rebuild(group: fleet.Fleet, number: int, say: Say) -> dict[str, Any]:
     if WORKER in group.workers:
         group.stop(WORKER)
         shutil.rmtree(group.data(WORKER))
-    before = len(group.said(WORKER, "partition.running")) if WORKER in group.workers else 0
+    before = len(group.said(WORKER, RUNNING)) if WORKER in group.workers else 0
     started = group.start(WORKER)
     group.await_running(WORKER, timeout_s=600)
-    mark = group.last(WORKER)
-    assert mark is not None, "it runs, so it has said so"
-    said = group.said(WORKER, "partition.running")[before:]
+    said = _running(group, before)
+    life = [mark for mark in group.marks(WORKER) if mark.pid == group.workers[WORKER].pid]
+    first, mark = life[0], next(mark for mark in life if len(mark.partitions) == j1.PARTITIONS)
     records, seconds = sum(line["restored"] for line in said), max(line["seconds"] for line in said)
     return {
         "records": records,
         "seconds": seconds,
         "records_per_s": round(records / seconds),
+        "cpu_us_per_record": round((mark.cpu_s - first.cpu_s) / records * 1e6, 2),
         "start_to_running_s": round(mark.at - started, 3),
         "cpu_s": round(mark.cpu_s, 3),
         "rss_mb": mark.rss_mb,
         "disk_mb": sum(file.stat().st_size for file in group.data(WORKER).rglob("*") if file.is_file()) >> 20,
     }
+
+
+def _running(group: fleet.Fleet, before: int) -> list[dict[str, Any]]:
+    """What the worker's present life said of each partition; the last line comes a moment after the partition runs."""
+    deadline = time.monotonic() + BACK_TIMEOUT_S
+    while len(said := group.said(WORKER, RUNNING)[before:]) < j1.PARTITIONS:
+        if time.monotonic() > deadline:
+            raise fleet.BenchError(f"{j1.PARTITIONS} partitions run, {len(said)} said so\n{group.tails()}")
+        time.sleep(fleet.POLL_S)
+    return said
 
 
 def _kills(group: fleet.Fleet, directory: Path, kills: int, say: Say) -> tuple[list[dict[str, Any]], int, traffic.Answers]:
@@ -108,7 +119,7 @@ def _kills(group: fleet.Fleet, directory: Path, kills: int, say: Say) -> tuple[l
 
 
 def _kill(group: fleet.Fleet) -> dict[str, Any]:
-    running = len(group.said(WORKER, "partition.running"))
+    before = len(group.said(WORKER, RUNNING))
     killed = group.kill(WORKER)
     time.sleep(RESTART_DELAY_S)
     started = group.start(WORKER)
@@ -121,7 +132,7 @@ def _kill(group: fleet.Fleet) -> dict[str, Any]:
         if time.monotonic() - killed > BACK_TIMEOUT_S:
             raise fleet.BenchError(f"nothing committed {BACK_TIMEOUT_S:.0f} s after kill -9\n{group.workers[WORKER].log_tail()}")
         time.sleep(0.05)
-    said = group.said(WORKER, "partition.running")[running:]
+    said = _running(group, before)
     return {
         "kill_to_commit_s": round(first.at - killed, 3),
         "start_to_commit_s": round(first.at - started, 3),
@@ -163,6 +174,7 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (
             each["rows"],
             _range(one["records_per_s"] for one in rebuilt),
+            _range(one["cpu_us_per_record"] for one in rebuilt),
             _range(one["seconds"] for one in rebuilt),
             rebuilt[-1]["disk_mb"],
             rebuilt[-1]["rss_mb"],
