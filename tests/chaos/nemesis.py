@@ -34,6 +34,7 @@ from orderflow.schemas.catalog import Catalog
 SESSION_S = 5.0
 """Session and transaction timeout of the workers: half of the default, so that a round is short."""
 PATIENCE_S = 180.0
+BROKER_START_S = 600.0
 POLL_S = 0.05
 GATED = 'while [ -e "$ORDERFLOW_DATA.gate" ]; do sleep 0.05; done; exec "$0" "$@"'
 """A worker's program for /bin/sh: wait while its gate is there, then be the worker, under the same pid."""
@@ -214,7 +215,7 @@ async def broker_kill(arena: Arena, rng: random.Random) -> str:
     down = rng.uniform(0, 4.0)
     await asyncio.sleep(down)
     began = time.monotonic()
-    await asyncio.to_thread(box.start_broker)
+    await asyncio.to_thread(box.start_broker, timeout_s=BROKER_START_S)
     return f"kill -9 of the broker, down for {down:.1f} s, started in {time.monotonic() - began:.1f} s"
 
 
@@ -227,7 +228,7 @@ async def broker_restart(arena: Arena, rng: random.Random) -> str:
     while process.started_at(int(pid)) == started:
         await asyncio.sleep(POLL_S)
     began = time.monotonic()
-    await asyncio.to_thread(box.start_broker)
+    await asyncio.to_thread(box.start_broker, timeout_s=BROKER_START_S)
     return f"SIGTERM of the broker, started in {time.monotonic() - began:.1f} s"
 
 
@@ -239,7 +240,7 @@ def broker_down(seconds: float, over: Callable[[], None] = lambda: None) -> Faul
         await asyncio.to_thread(box.kill_broker)
         await asyncio.sleep(seconds)
         over()
-        await asyncio.to_thread(box.start_broker)
+        await asyncio.to_thread(box.start_broker, timeout_s=BROKER_START_S)
         return f"no broker for {seconds:.0f} s"
 
     return fault
