@@ -114,7 +114,8 @@ def judge(event: dict[str, Any], exchanges: Sequence[traffic.Exchange]) -> dict[
     for each in exchanges:
         times.setdefault(each.partition, []).append(each.answered)
         if event["at"] <= each.answered and each.due <= event["until"]:
-            waits[each.partition] = max(waits.get(each.partition, 0.0), each.wait_s)
+            waited = min(each.answered, event["until"]) - each.due  # what comes later is the next event's
+            waits[each.partition] = max(waits.get(each.partition, 0.0), waited)
     found: dict[str, Any] = {name: event[name] for name in ("event", "moved", "running_after_s", "exit_code") if name in event}
     for name, partitions in (("moved", event["moved"]), ("kept", sorted(set(times) - set(event["moved"])))):
         gaps = {number: longest_gap(sorted(times[number]), event["at"], event["until"]) for number in partitions}

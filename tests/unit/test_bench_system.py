@@ -96,6 +96,15 @@ def test_moved_and_kept_partitions_are_judged_apart() -> None:
     assert judged["moved_gap_s"] == pytest.approx(2.1) and judged["moved_wait_s"] == pytest.approx(2.02)
 
 
+def test_a_command_that_the_next_event_delays_is_not_held_against_this_one() -> None:
+    exchanges = [traffic.Exchange(number / 10, number / 10 + 0.02, 0) for number in range(99)] + [traffic.Exchange(9.9, 20.0, 0)]
+    before = {"event": "join", "at": 2.0, "until": 10.0, "moved": [0], "running_after_s": 1.0}
+    after = {**before, "event": "kill", "at": 10.0, "until": 21.0}
+    assert rebalance.judge(before, exchanges)["moved_wait_s"] == pytest.approx(0.1)
+    judged = rebalance.judge(after, exchanges)
+    assert judged["moved_wait_s"] == pytest.approx(10.1) and judged["moved_gap_s"] == pytest.approx(10.0)
+
+
 def test_the_worst_of_all_events_is_what_the_target_sees() -> None:
     events = [
         {
