@@ -260,7 +260,7 @@ class Fleet:
         for line in (self.directory / f"{name}.log").read_text(errors="replace").splitlines():
             if f'"event": "{event}"' in line:
                 with contextlib.suppress(ValueError):
-                    said = json.loads(line)
+                    said = json.loads(line[line.index("{") :])  # Faust may have shown or hidden the cursor on this line
                     said["at"] = datetime.fromisoformat(said["timestamp"]).timestamp()
                     found.append(said)
         return found
