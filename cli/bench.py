@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orderflow.cli import bench_system, checkout
+from orderflow.cli import bench_system, checkout, machine
 from orderflow.cli.terminal import NO, UNAVAILABLE, AsJson, Failure, columns, group, progress, show
 
 app = group("Measure; every run checks what came out.")
@@ -149,6 +149,8 @@ def on_a_box(measure: Callable[[Any, Path], dict[str, Any]], *, registry: bool =
     from orderflow.connectors.box.process import ChildError
 
     contest = checkout.measurement("contest")
+    if not machine.can_pin():
+        say("this machine has one core, or does not let programs choose one: servers and contestants share it, so compare with nothing")
     with tempfile.TemporaryDirectory(prefix="orderflow-bench-") as directory, progress() as on_step:
         try:
             with contest.started_box(Path(directory), on_step, registry=registry) as box:
@@ -172,8 +174,6 @@ def finish(document: dict[str, Any], save: Path | None, as_json: bool, job: Any)
 
 def _lines(document: dict[str, Any], job: Any) -> Iterator[str]:
     yield from columns(job.HEAD, job.rows(document))
-    if not document["facts"]["pinned"]:
-        yield "broker and contestants shared the cores: this machine cannot pin them, so compare with nothing"
     void = sum(each["void"] for each in document["rounds"])
     if void:
         yield f"{void} of {len(document['rounds'])} results are void: the machine changed its speed, or others used it"
