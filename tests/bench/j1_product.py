@@ -137,18 +137,23 @@ class Shop:
         self._records = Records.load(self._catalog, box.registry_url, directory / f"{prefix}-schemas.json")
         self._stock = self._records.of("stock")
         self._starts: dict[str, dict[int, int]] = {}
+        self._fault = ""
 
     def open(self, count: int, on_hand: int) -> None:
         """Receive units of every SKU, then put the commands into the log."""
         j1.write(self._box.bootstrap, self._stock.commands, receipts(self._records, count, on_hand))
-        self._drain()
+        try:
+            self._drain()
+        except drain.Failed as failed:
+            self._fault = f"taking the receipts, it {failed}"
+            return
         self._starts = {topic.name: j1.ends(self._box.bootstrap, topic.name) for topic in self._catalog.topics()}
         j1.write(self._box.bootstrap, self._stock.commands, reservations(self._records, count))
 
     def sell(self) -> contest.Figures:
-        """Drain the commands; the figures."""
+        """Drain the commands; the figures, or the fault."""
         try:
-            return self._drain()
+            return {"fault": self._fault} if self._fault else self._drain()
         except drain.Failed as failed:
             return {"fault": str(failed)}
 
