@@ -41,4 +41,6 @@ def run_app(app: App) -> None:
     """Run until told to stop. Exits the process: 0 after a clean stop, 10 to 13 when a supervisor has to start it again."""
     app.finalize()
     app.watchdog.start()
-    faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False, console_port=0).execute_from_commandline()
+    worker = faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False, console_port=0)
+    worker.spinner = None  # it writes cursor codes between the log lines, terminal or not, and sets the root logger to DEBUG
+    worker.execute_from_commandline()
