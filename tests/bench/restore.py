@@ -157,6 +157,7 @@ def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 HEAD = (
     "rows",
     "rebuild records/s",
+    "CPU µs per record",
     "rebuild s",
     "disk MB",
     "memory MB",

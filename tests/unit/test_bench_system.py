@@ -191,6 +191,57 @@ def test_restore_is_judged_at_the_largest_state_and_by_the_ratio_to_the_smallest
     assert [(each["measured"], each["met"]) for each in restore.targets([small, large])] == [(400_000, True), (2.6, True), (1.3, False)]
 
 
+WAITS = {"p50": 5.0, "p95": 9.0, "p99": 12.0, "max": 40.0}
+ROUNDS: dict[str, dict[str, Any]] = {
+    "latency": {
+        "workers": 1,
+        "rate": 200.0,
+        "samples": 10,
+        "wait_ms": WAITS,
+        "held": True,
+        "cpu_share": [0.1],
+        "records_per_commit": [2.0],
+    },
+    "product": {"workers": 1, "rate": 5.0, "items": 1, "wait_ms": WAITS, "statuses": {"201": 5}, "cpu_share": {"edge": 0.1}},
+    "restore": {
+        "rows": 1000,
+        "records_per_s": 400_000,
+        "back_s": 2.0,
+        "rebuilt": [{"records_per_s": 400_000, "cpu_us_per_record": 2.1, "seconds": 2.5, "disk_mb": 7, "rss_mb": 90}],
+        "back": [{"kill_to_commit_s": 2.0, "start_to_commit_s": 1.5, "restored": 3}],
+    },
+    "rebalance": {
+        "session_timeout_s": 10.0,
+        "events": [
+            {"event": "leave", "exit_code": 12, "moved_gap_s": 1.0, "moved_wait_s": 1.1, "kept_gap_s": 0.2, "kept_wait_s": 0.3}
+            | {"running_after_s": 1.0}
+        ],
+    },
+    "scale": {"contestant": "keys=10", "keys": 10, "events_per_s": 30_000, "cpu_us_per_event": 20.0, "rss_mb": [100]},
+    "hot": {"round": 1, "contestant": "uniform", "events_per_s": 30_000, "cpu_us_per_event": 20.0},
+}
+
+
+@pytest.mark.parametrize("name", sorted(ROUNDS))
+def test_what_is_measured_can_be_shown(name: str) -> None:
+    job = report.reader({"job": name})
+    rounds = [{**ROUNDS[name], "void": False, "fault": ""}]
+    if name == "hot":
+        rounds = [{**rounds[0], "contestant": pick} for pick in hot.PICKS]
+    wanted = job.targets(rounds)
+    document = targets.document(name, {}, rounds, wanted)
+    lines = list(job.rows(document))
+    assert lines and {len(line) for line in lines} == {len(job.HEAD)}
+    table = job.table(document)
+    assert "right" in table and all(each["name"] in table for each in wanted)
+    assert all(text.startswith("<svg") for _, text in job.charts(document))
+
+
+def test_a_worker_that_left_badly_is_said() -> None:
+    (line,) = rebalance.rows({"rounds": [{**ROUNDS["rebalance"], "void": False, "fault": ""}]})
+    assert "ended with [12]" in line[-1]
+
+
 # -- keys ---------------------------------------------------------------------------------------------------------------------------
 def test_zipf_prefers_the_first_skus_and_reaches_the_last_ones() -> None:
     pick, choose = hot.zipf(1000), random.Random(1)  # noqa: S311  (a fixed seed is the point)
