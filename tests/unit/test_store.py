@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orderflow.streams.wire import MetaRow
-from orderflow.tables.identity import FORMAT
 from orderflow.tables.catchup import ROWS_VERSION
+from orderflow.tables.identity import FORMAT
 from orderflow.tables.rocks import Memory, Position, Store, StoreError, StoreFailed
 
 KEY, VALUE = b"\x12key", b"value"
