@@ -5,13 +5,13 @@ records and stops at the commit of the last one; both are seen at most 20 ms lat
 records that all are committed between two looks, the contestant's start counts too.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import stamina
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from contest import BROKER_CORE, CONTESTANT_CORE
 
@@ -65,12 +65,23 @@ class Position:
         numbers = self._consumer.list_topics(topic, timeout=ASK_TIMEOUT_S).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number) for number in numbers]
         self.end: int = sum(self._consumer.get_watermark_offsets(partition, timeout=ASK_TIMEOUT_S)[1] for partition in self._partitions)
-        for attempt in stamina.retry_context(on=KafkaException, attempts=None, timeout=READY_S):  # a new group's coordinator takes a moment
-            with attempt:
-                self.begin = self.committed()
+        deadline = time.monotonic() + READY_S
+        while True:  # the coordinator of a new group takes a moment
+            try:
+                self.begin = self._last = self._ask()
+                return
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
 
     def committed(self) -> int:
-        """How many records the group has committed."""
+        """How many records the group has committed, as far as it is known: a broker that is too busy to say so is asked again later."""
+        with contextlib.suppress(KafkaException):
+            self._last = self._ask()
+        return self._last
+
+    def _ask(self) -> int:
         return sum(max(0, found.offset) for found in self._consumer.committed(self._partitions, timeout=ASK_TIMEOUT_S))
 
     def close(self) -> None:
