@@ -13,8 +13,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-LOST = "FAIL"
-"""librdkafka's word for a connection that ended, at level INFO when something was under way; an idle one ends at DEBUG."""
+LOST = ("FAIL", "REQTMOUT")
+"""librdkafka's words for a connection that ended (at level INFO when something was under way; an idle one ends at DEBUG), and for a request
+that it no longer waits for: after `transaction.timeout.ms` it sends another end of the transaction on the same connection."""
 COORDINATOR = "[thrd:TxnCoordinator]"
 
 

@@ -109,6 +109,17 @@ def test_a_worker_ends_before_a_late_abort_can_meet_its_next_transaction(box: Se
         mine.abort()
 
 
+def test_a_worker_ends_when_its_commit_was_given_up_and_sent_again(box: Servers, between: Proxy, topic: str, reader: Consumer) -> None:
+    """librdkafka gives a request up after `transaction.timeout.ms` and sends another, on the connection it has."""
+    mine = Transaction({"bootstrap.servers": between.address}, topic, 2_000)
+    mine.start()
+    mine.begin()
+    mine.send(topic, b"first", b"key")
+    between.arm(Trouble(proxy.END_TXN, "hold", seconds=3.0))
+    with pytest.raises(Fatal):
+        mine.commit([TopicPartition(topic, 0, 1)], reader.consumer_group_metadata())
+
+
 def test_a_commit_that_nothing_happens_to_is_no_reason_to_end(box: Servers, between: Proxy, topic: str, reader: Consumer) -> None:
     mine = Transaction({"bootstrap.servers": between.address}, topic, 10_000)
     mine.start()

@@ -15,8 +15,16 @@ def heard(level: int, word: str, text: str) -> str:
     return watch.lost
 
 
+TIMED_OUT = "[thrd:TxnCoordinator]: TxnCoordinator/1: Timed out 1 in-flight, 0 retry-queued, 0 out-queue, 0 partially-sent requests"
+
+
 def test_a_lost_connection_to_the_coordinator_is_heard() -> None:
     assert LOST in heard(logging.INFO, "FAIL", LOST)
+
+
+def test_a_request_to_the_coordinator_that_is_given_up_is_heard() -> None:
+    """Seen on a busy machine: no connection was lost, the second end of the transaction succeeded, the first one tore the next."""
+    assert TIMED_OUT in heard(logging.WARNING, "REQTMOUT", TIMED_OUT)
 
 
 @pytest.mark.parametrize(
