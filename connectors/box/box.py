@@ -117,8 +117,12 @@ class Box:
         """kill -9 the broker, for tests of what survives it."""
         self._started_broker().kill()
 
+    def stop_broker(self, *, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """End the broker in good order and return when it has; `start_broker` starts it again."""
+        self._started_broker().stop(timeout_s)
+
     def start_broker(self, *, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """After `kill_broker`: start it on the same port (unless `restart` does) and return when it answers.
+        """After `kill_broker` or `stop_broker`: start it on the same port (unless `restart` does) and return when it answers.
 
         Raises:
             BoxError: the box is not started.

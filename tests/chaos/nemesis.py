@@ -223,10 +223,7 @@ async def broker_restart(arena: Arena, rng: random.Random) -> str:
     """SIGTERM of the broker: a planned restart."""
     box = _box(arena)
     await asyncio.sleep(rng.uniform(0, 1.0))
-    pid, _, started = (box.data_dir / "run" / "kafka.pid").read_text().strip().partition(" ")
-    os.kill(int(pid), signal.SIGTERM)
-    while process.started_at(int(pid)) == started:
-        await asyncio.sleep(POLL_S)
+    await asyncio.to_thread(box.stop_broker)
     began = time.monotonic()
     await asyncio.to_thread(box.start_broker, timeout_s=BROKER_START_S)
     return f"SIGTERM of the broker, started in {time.monotonic() - began:.1f} s"
