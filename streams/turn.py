@@ -30,6 +30,8 @@ FOLLOW_UPS_MAX = 32
 REPLIES_MAX = 8
 RECORD_BYTES_MAX = 1_000_000
 HEADER_OVERHEAD_BYTES = 10
+SURELY_SMALL_BYTES = RECORD_BYTES_MAX // 8
+"""A value holds its record's key, and but for a trace so do the headers: below this nothing around it can reach the limit."""
 ANSWER_KEPT_US = 7 * 24 * 3600 * 1_000_000
 ANSWERS_PRUNED_PER_INSERT = 2
 
@@ -47,6 +49,7 @@ class CommandTurn:
         self.at = max(at, command.due_at) if isinstance(command, TimerDue) else at
         self.prefix = "" if meta.tenant == "main" else f"{meta.tenant}/"
         self.trace: Headers = [h for h in record.headers() or () if h[0] in ("traceparent", "tracestate")]
+        self.shown: bytes | None = None
         self.outputs: list[Output] = []
         self.snapshots: dict[tuple[str, bytes], Output] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -205,7 +208,10 @@ class CommandTurn:
                 ("ce_source", self.records.source),
                 *self.trace,
             ]
-            self.snapshots[topic, key] = Output(topic, key, encode(self._owned(snapshot.record)), self.partition, headers)
+            value = encode(self._owned(snapshot.record))
+            self.snapshots[topic, key] = Output(topic, key, value, self.partition, headers)
+            if snapshot.aggregate == self.space.main and snapshot.key == self.key:
+                self.shown = value
 
     def _owned(self, record: Any) -> Any:
         """A snapshot under its tenant's name; rules do not know tenants."""
@@ -298,6 +304,8 @@ class CommandTurn:
 
     def _body(self) -> bytes:
         """The key's main snapshot as it stands now, framed."""
+        if self.shown is not None:
+            return self.shown
         state = self.load_rows(self.rules.view(self.key))
         topic, encode = self.records.status[self.space.main]
         for snapshot in self.rules.snapshots(self.rules.INITIAL, state, self.sequence, self.at):
@@ -321,7 +329,11 @@ class CommandTurn:
 
     def check_sizes(self) -> None:
         """Refuse the whole command when one of its outputs could not be written: key, value and headers count."""
-        largest = max((*map(size_of, (*self.outputs, *self.snapshots.values())), *self.rows.staged_bytes()), default=0)
+        outputs = (*self.outputs, *self.snapshots.values())
+        values = max([len(output.value or b"") for output in outputs], default=0)
+        if values < SURELY_SMALL_BYTES and not self.trace and max(self.rows.staged_bytes(), default=0) < SURELY_SMALL_BYTES:
+            return
+        largest = max((*map(size_of, outputs), *self.rows.staged_bytes()), default=0)
         if largest > RECORD_BYTES_MAX:
             raise Parked("TOO_LARGE", f"{self.name} would write a record of {largest} bytes; the limit is {RECORD_BYTES_MAX}")
 
