@@ -30,8 +30,8 @@ FOLLOW_UPS_MAX = 32
 REPLIES_MAX = 8
 RECORD_BYTES_MAX = 1_000_000
 HEADER_OVERHEAD_BYTES = 10
-SURELY_SMALL_BYTES = RECORD_BYTES_MAX // 8
-"""A value holds its record's key, and but for a trace so do the headers: below this nothing around it can reach the limit."""
+SURELY_SMALL = 8
+"""A value holds its record's key, and so do the headers, but for a trace: below this part of the limit nothing around it can reach it."""
 ANSWER_KEPT_US = 7 * 24 * 3600 * 1_000_000
 ANSWERS_PRUNED_PER_INSERT = 2
 
@@ -330,8 +330,8 @@ class CommandTurn:
     def check_sizes(self) -> None:
         """Refuse the whole command when one of its outputs could not be written: key, value and headers count."""
         outputs = (*self.outputs, *self.snapshots.values())
-        values = max([len(output.value or b"") for output in outputs], default=0)
-        if values < SURELY_SMALL_BYTES and not self.trace and max(self.rows.staged_bytes(), default=0) < SURELY_SMALL_BYTES:
+        values = (*[len(output.value or b"") for output in outputs], *self.rows.staged_bytes())
+        if not self.trace and max(values, default=0) < RECORD_BYTES_MAX // SURELY_SMALL:
             return
         largest = max((*map(size_of, outputs), *self.rows.staged_bytes()), default=0)
         if largest > RECORD_BYTES_MAX:
