@@ -210,8 +210,7 @@ class Engine:
         consumer, settings = self.consumer, self.settings
         records: list[Any] = consumer.consume(settings.batch_records, 0)
         if not records and self._epoch == self._seen_epoch:
-            wait = settings.idle_s if self.transaction.open else self._idle_wait()
-            record = consumer.poll(wait)
+            record = consumer.poll(self._patience())
             if record is not None:
                 records = [record]
             elif self.transaction.open:
@@ -224,8 +223,11 @@ class Engine:
             return []
         return records
 
-    def _idle_wait(self) -> float:
-        """Until the next timer, at most 100 ms."""
+    def _patience(self) -> float:
+        """How long to wait for the first record, now that there is none: an open transaction until it is `idle_s` old, then it is committed,
+        so that a steady trickle does not hold it open; else until the next timer, at most 100 ms."""
+        if self.transaction.open:
+            return max(self._began + self.settings.idle_s - self.world.monotonic(), 0.0)
         wait = CAUGHT_UP_POLL_S
         if not self._restored.empty() or self.restoring:
             return 0.01

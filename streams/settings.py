@@ -46,7 +46,7 @@ class WorkerSettings(BaseSettings):
     commit_records: int = Field(10_000, ge=1)
     """A transaction is committed after this many records at the latest."""
     commit_idle_s: float = Field(0.005, ge=0.001, le=1)
-    """A transaction is committed when the log has had nothing new for this long."""
+    """A transaction that is this old is committed as soon as the log has nothing new."""
     batch_records: int = Field(2_000, ge=1, le=100_000)
     """At most this many records are decided between two polls."""
     state_memory_mb: int = Field(512, ge=64, le=1_048_576)

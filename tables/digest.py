@@ -1,6 +1,6 @@
 """What a partition's rows come to, in one number, so that two copies can be compared without sending them.
 
-A digest is made by a scan and only when somebody compares; docs/decisions/0007-digests-are-scanned.md says why it is not kept at every
+A digest is made by a scan and only when somebody compares; docs/decisions/0006-digests-are-scanned.md says why it is not kept at every
 commit. Only rows count: deadlines and indexes are made from them, and another version may have other ones.
 """
 
