@@ -76,8 +76,8 @@ def format_storage(executable: Path, jars: Sequence[Path], config: Path, data: P
     """
     if (data / "meta.properties").exists():
         return
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(config), "--ignore-formatted"]
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # one of 64 begins with "-": no option, though it looks it
+    tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(config), "--ignore-formatted"]
     done = subprocess.run(
         [*_java(executable, jars, log), *tool],
         env=java.environment(),

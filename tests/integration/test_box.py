@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from orderflow.connectors.box import kafka
 from orderflow.connectors.box.box import Box, BoxError, Servers
 from orderflow.connectors.box.process import ChildError, started_at
 
@@ -110,6 +111,12 @@ def test_the_registry_refuses_an_incompatible_schema(box: Servers) -> None:
     call(subject, record(a="string"))
     with pytest.raises(urllib.error.HTTPError, match="409"):
         call(subject, record(a="long"))
+
+
+def test_a_cluster_id_that_looks_like_an_option_is_none(own_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka.uuid, "uuid4", lambda: uuid.UUID(int=0b111110 << 122))
+    box = own_box(registry=False)
+    assert "cluster.id=-" in (box.data_dir / "kafka" / "meta.properties").read_text()
 
 
 @pytest.mark.slow
