@@ -24,7 +24,7 @@ Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="The larg
 def latency(
     rate: Annotated[float, typer.Option("--rate", min=1, help="Commands/s of the first measurement; orders/s with --product.")] = 200.0,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long it is measured, after the warm-up.")] = 30.0,
-    warm: Annotated[float, typer.Option("--warm", min=0, help="Seconds of warm-up.")] = 10.0,
+    warm: Annotated[float, typer.Option("--warm", min=0, help="Seconds of warm-up: the broker compiles itself for a minute.")] = 60.0,
     curve: Annotated[str, typer.Option("--curve", help="Shares of the peak for the curve, in percent; or none.")] = "10,50,80",
     curve_seconds: Annotated[float, typer.Option("--curve-seconds", min=1, help="How long each point of the curve is measured.")] = 15.0,
     peak: Annotated[float, typer.Option("--peak", min=0, help="The peak in events/s; 0 measures it with a short J1.")] = 0.0,

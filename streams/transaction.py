@@ -50,6 +50,9 @@ class Transaction:
                 "message.max.bytes": 2_100_000,
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": timeout_ms,
+                # Right after a commit the broker answers "concurrent transactions" for some milliseconds: asked again after 100, the default,
+                # each hop of a saga would wait that long.
+                "retry.backoff.ms": 5,
                 # Bootstrapping anew replaces the broker's handle, and librdkafka 2.16 then waits on the old one for ever in send_offsets.
                 "metadata.recovery.strategy": "none",
                 **self._coordinator.config,
