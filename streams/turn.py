@@ -31,7 +31,7 @@ REPLIES_MAX = 8
 RECORD_BYTES_MAX = 1_000_000
 HEADER_OVERHEAD_BYTES = 10
 SURELY_SMALL = 8
-"""A value holds its record's key, and so do the headers, but for a trace: below this part of the limit nothing around it can reach it."""
+"""Headers hold little more than the key, but for a trace: a record whose key and value are below this part of the limit is below the limit."""
 ANSWER_KEPT_US = 7 * 24 * 3600 * 1_000_000
 ANSWERS_PRUNED_PER_INSERT = 2
 
@@ -330,8 +330,8 @@ class CommandTurn:
     def check_sizes(self) -> None:
         """Refuse the whole command when one of its outputs could not be written: key, value and headers count."""
         outputs = (*self.outputs, *self.snapshots.values())
-        values = (*[len(output.value or b"") for output in outputs], *self.rows.staged_bytes())
-        if not self.trace and max(values, default=0) < RECORD_BYTES_MAX // SURELY_SMALL:
+        bodies = (*[len(output.key) + len(output.value or b"") for output in outputs], *self.rows.staged_bytes())
+        if not self.trace and max(bodies, default=0) < RECORD_BYTES_MAX // SURELY_SMALL:
             return
         largest = max((*map(size_of, outputs), *self.rows.staged_bytes()), default=0)
         if largest > RECORD_BYTES_MAX:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import proxy
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from committed import visible
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from proxy import Proxy, Trouble
 
@@ -35,18 +36,6 @@ def producer(between: Proxy, **more: object) -> Producer:
     made = Producer({**mine, "transaction.timeout.ms": 10_000, **more})
     made.init_transactions(20)
     return made
-
-
-def visible(box: Servers, topic: str) -> list[bytes]:
-    """What a read_committed reader sees, past the proxy."""
-    settings = {"bootstrap.servers": box.bootstrap, "group.id": "proxy", "enable.partition.eof": True, "log_level": 0}
-    consumer = Consumer({**settings, "isolation.level": "read_committed", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, 0, 0)])
-    found = []
-    while (message := consumer.poll(20)) is not None and (message.error() is None or message.error().code() != KafkaError._PARTITION_EOF):
-        found.append(message.value())
-    consumer.close()
-    return found
 
 
 def test_a_client_that_begins_at_the_proxy_stays_there(box: Servers, between: Proxy, topic: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import network_faults
 import proxy
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from committed import visible
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from proxy import Proxy, Trouble
 
@@ -44,17 +45,6 @@ def reader(box: Servers) -> Iterator[Consumer]:
     consumer = Consumer({"bootstrap.servers": box.bootstrap, "group.id": f"torn-{uuid.uuid4().hex[:8]}", "log_level": 0})
     yield consumer
     consumer.close()
-
-
-def visible(box: Servers, topic: str) -> list[bytes]:
-    settings = {"bootstrap.servers": box.bootstrap, "group.id": "torn", "enable.partition.eof": True, "log_level": 0}
-    consumer = Consumer({**settings, "isolation.level": "read_committed", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, 0, 0)])
-    found = []
-    while (message := consumer.poll(20)) is not None and (message.error() is None or message.error().code() != KafkaError._PARTITION_EOF):
-        found.append(message.value())
-    consumer.close()
-    return found
 
 
 def test_the_client_library_alone_lets_a_late_commit_tear_the_next_transaction(box: Servers, between: Proxy, topic: str) -> None:

@@ -170,6 +170,15 @@ def test_a_command_whose_outputs_are_too_large_is_parked_whole(flow: Flow, monke
     assert [(r.outcome, r.reason) for r in flow.replies("c-big")] == [("refused", "PARKED")]
 
 
+def test_a_key_that_makes_a_record_too_large_counts_although_its_value_is_small(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "RECORD_BYTES_MAX", 40_000)
+    flow.send("stock", "A", ReceiveStock("main", 7, reference="r"), "c-far", reply_to=ReplyTo("e" * 50_000, 0, "c-far"))
+    flow.run()
+    (letter,) = flow.parked("stock")
+    assert dict(letter.headers or [])["reason"] == b"TOO_LARGE"
+    assert flow.tables("stock")["stock"] == {}
+
+
 def test_a_rule_that_fails_parks_its_command_and_leaves_no_row_behind(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     receive(flow, "A", 5)
     rules = flow.processors["stock"].rules
