@@ -1,7 +1,7 @@
 """What a log hands to a processor and what it gets back. Knows neither Kafka nor Faust nor any rule."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ class Record(Protocol):
     def headers(self) -> Headers | None: ...
 
 
-class Output(Struct):
+class Output(Struct, gc=False):
     """A record to produce; partition -1 leaves the choice to the key's hash."""
 
     topic: str
@@ -43,11 +43,13 @@ class Batch(Struct):
 
 
 class Result(Struct):
-    """What a batch asks the log to do. Rows are accepted into the open transaction already."""
+    """What a batch asks the log to do. Rows are accepted into the open transaction already. `parked`: what tells its
+    parked commands apart."""
 
     outputs: list[Output]
     turn_time: int
     counts: Counter[tuple[str, str]]
+    parked: Sequence[Hashable] = ()
 
 
 class Parked(Exception):

@@ -168,8 +168,7 @@ class Engine:
         partition.position, partition.turn_time = work.next_offset, result.turn_time
         partition.touched = True
         self.counts.update(result.counts)
-        parked = sum(count for (kind, _), count in result.counts.items() if kind == "parked")
-        if partition.park_rate.is_over(result.turn_time, len(work.batch.records), parked) and not partition.stopped:
+        if partition.park_rate.is_over(result.turn_time, len(work.batch.records), result.parked) and not partition.stopped:
             self._stop_reading(partition)
         self._open_records += len(work.batch.records)
         self.transaction.poll()

@@ -5,7 +5,7 @@ leaves; an exception drops both and parks the record with its bytes, and the nex
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from orderflow.schemas.registry import RegistryUnavailable
@@ -57,6 +57,7 @@ class Processor:
         outputs: list[Output] = []
         snapshots: dict[tuple[str, bytes], Output] = {}
         counts: Counter[tuple[str, str]] = Counter()
+        parked: list[Hashable] = []
         turn_time = batch.turn_time
         prunes = self._has_old_answers(rows, batch)
         for record, command in zip(batch.records, decoded, strict=True):
@@ -72,6 +73,7 @@ class Processor:
             except Exception as error:  # a rule or a codec failed on this command: nothing of it may remain
                 rows.drop()
                 outputs.extend(self._park(record, error, command))
+                parked.append(command[0].command_id if isinstance(command, tuple) else hash((record.key(), record.value())))
                 counts["parked", getattr(error, "reason", type(error).__name__)] += 1
                 continue
             rows.accept()
@@ -80,7 +82,7 @@ class Processor:
             counts.update(work.counts)
             turn_time = max(turn_time, work.at)
         outputs.extend(snapshots.values())
-        return Result(outputs, turn_time, counts)
+        return Result(outputs, turn_time, counts, parked)
 
     @staticmethod
     def _has_old_answers(rows: Rows, batch: Batch) -> bool:

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """The answer to a command, for the edge that waits. Outcome: applied or refused; body: a framed snapshot or Refused record."""
 
     request_id: str
@@ -15,7 +15,7 @@ class Reply(Struct, frozen=True):
     body: bytes = b""
 
 
-class Worker(Struct, frozen=True):
+class Worker(Struct, frozen=True, gc=False):
     """The owner of `<space>:<partition>`: where its rows can be read."""
 
     address: str
@@ -23,7 +23,7 @@ class Worker(Struct, frozen=True):
     code_version: str
 
 
-class MetaRow(Struct, frozen=True):
+class MetaRow(Struct, frozen=True, gc=False):
     """How far a partition has come, in the same transaction as its outputs."""
 
     source_offset: int

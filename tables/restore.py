@@ -24,6 +24,10 @@ log = structlog.get_logger(__name__)
 
 BATCH_ROWS = 20_000
 STALLED_S = 120.0
+ADVICE_STALLED = (
+    "If the brokers are well, a transaction that never ends holds the rest back: find it with Kafka's `kafka-transactions.sh find-hanging`, and see "
+    '"Kafka can forget the end of a committed transaction" in docs/proof.md before you abort it.'
+)
 
 
 class Restored(Struct, frozen=True):
@@ -183,7 +187,9 @@ class Restorer:
                 elif self._world.monotonic() - last_progress > 0.3:
                     self._fence_last_owners(jobs)
                     if self._world.monotonic() - last_progress > STALLED_S:
-                        raise RestoreError(f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}")
+                        raise RestoreError(
+                            f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}. {ADVICE_STALLED}"
+                        )
         finally:
             consumer.close()
         for job in jobs:

@@ -20,7 +20,7 @@ PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 CAPACITIES = ("unlimited", "slots")
 
 
-class ChannelPolicy(Struct, frozen=True):
+class ChannelPolicy(Struct, frozen=True, gc=False):
     """The values of domain.md 2.0; the defaults are those of the box channel."""
 
     payment_terms: str = "invoice"
@@ -43,26 +43,26 @@ BOX = ChannelPolicy(client_ids=True)
 """The channel of the demo profile: invoice terms, no price or address needed, callers may choose order ids."""
 
 
-class SetChannel(Struct, frozen=True):
+class SetChannel(Struct, frozen=True, gc=False):
     """Make this the channel's policy."""
 
     policy: ChannelPolicy
 
 
-class ChannelSet(Struct, frozen=True):
+class ChannelSet(Struct, frozen=True, gc=False):
     """The channel's policy from now on."""
 
     policy: ChannelPolicy
 
 
-class ChannelRow(Struct, frozen=True):
+class ChannelRow(Struct, frozen=True, gc=False):
     """A channel as the catalog remembers it."""
 
     version: int
     policy: ChannelPolicy
 
 
-class ChannelSnapshot(Struct, frozen=True):
+class ChannelSnapshot(Struct, frozen=True, gc=False):
     """A channel's policy as it is now; the lookup other key spaces read."""
 
     key: str
@@ -73,7 +73,7 @@ class ChannelSnapshot(Struct, frozen=True):
     policy: ChannelPolicy = ChannelPolicy()
 
 
-class State(Struct, frozen=True):
+class State(Struct, frozen=True, gc=False):
     """The row of one catalog key."""
 
     key: str = ""

@@ -28,7 +28,7 @@ Micros = NewType("Micros", int)
 MICROS_PER_S = 1_000_000
 
 
-class ReplyTo(Struct, frozen=True):
+class ReplyTo(Struct, frozen=True, gc=False):
     """Where the edge that sent a command waits for its answer."""
 
     edge_id: str
@@ -36,7 +36,7 @@ class ReplyTo(Struct, frozen=True):
     request_id: str
 
 
-class CommandMeta(Struct, frozen=True):
+class CommandMeta(Struct, frozen=True, gc=False):
     """What travels with every command (contracts.md 6)."""
 
     command_id: str
@@ -52,7 +52,7 @@ class CommandMeta(Struct, frozen=True):
     reply_to: ReplyTo | None = None
 
 
-class EventMeta(Struct, frozen=True):
+class EventMeta(Struct, frozen=True, gc=False):
     """What travels with every event. `occurred_at` is the turn time, so that a fold needs no clock."""
 
     event_id: str
@@ -67,7 +67,7 @@ class EventMeta(Struct, frozen=True):
     refused: bool = False
 
 
-class Settings(Struct, frozen=True):
+class Settings(Struct, frozen=True, gc=False):
     """The numbers rules may use, the same for every worker of an application."""
 
     locations: tuple[str, ...] = ("main",)
@@ -88,7 +88,7 @@ class Settings(Struct, frozen=True):
     receipt_quantity_max: int = 1_000_000_000
 
 
-class Turn(Struct, frozen=True):
+class Turn(Struct, frozen=True, gc=False):
     """One decision's surroundings: whose log, when (turn time in microseconds), which command."""
 
     key: str
@@ -97,14 +97,14 @@ class Turn(Struct, frozen=True):
     settings: Settings
 
 
-class Get(Struct, frozen=True):
+class Get(Struct, frozen=True, gc=False):
     """Read one row of a table."""
 
     table: str
     key: str
 
 
-class Range(Struct, frozen=True):
+class Range(Struct, frozen=True, gc=False):
     """Read at most `limit` rows of a table whose index entry (or key, without an index) starts with `prefix`, in that order."""
 
     table: str
@@ -113,7 +113,7 @@ class Range(Struct, frozen=True):
     index: str = ""
 
 
-class Send(Struct, frozen=True):
+class Send(Struct, frozen=True, gc=False):
     """Ask the owner of `key` in key space `space` for something; one's own key is served in the same turn."""
 
     space: str
@@ -121,7 +121,7 @@ class Send(Struct, frozen=True):
     command: Struct
 
 
-class Settle(Struct, frozen=True):
+class Settle(Struct, frozen=True, gc=False):
     """A command that waited has its final outcome: no reason means it was applied, a reason means it was refused."""
 
     command_id: str
@@ -129,7 +129,7 @@ class Settle(Struct, frozen=True):
     shortages: tuple["Shortage", ...] = ()
 
 
-class Snapshot(Struct, frozen=True):
+class Snapshot(Struct, frozen=True, gc=False):
     """The present value of one entity for its compacted status topic `orderflow.<aggregate>.status.v1`."""
 
     aggregate: str
@@ -137,7 +137,7 @@ class Snapshot(Struct, frozen=True):
     record: Struct
 
 
-class Shortage(Struct, frozen=True):
+class Shortage(Struct, frozen=True, gc=False):
     """What a sku could not give, in units."""
 
     sku: str
@@ -145,7 +145,7 @@ class Shortage(Struct, frozen=True):
     available: int
 
 
-class Refused(Struct, frozen=True):
+class Refused(Struct, frozen=True, gc=False):
     """Every refusal but StockRefused: the first matching reason; state and version stay as they are."""
 
     command_type: str
@@ -154,7 +154,7 @@ class Refused(Struct, frozen=True):
     shortages: tuple[Shortage, ...] = ()
 
 
-class TimerDue(Struct, frozen=True):
+class TimerDue(Struct, frozen=True, gc=False):
     """A deadline of an entity has passed; the turn decides what that means. Late, double or outdated ones change nothing."""
 
     timer_id: str
@@ -164,13 +164,13 @@ class TimerDue(Struct, frozen=True):
     entity_version: int
 
 
-class HeadRow(Struct, frozen=True):
+class HeadRow(Struct, frozen=True, gc=False):
     """A key's place in its own history: moved by every event, refusals included."""
 
     sequence: int
 
 
-class AnswerRow(Struct, frozen=True):
+class AnswerRow(Struct, frozen=True, gc=False):
     """What a command was answered, kept seven days so that a repeat meets its first answer. Outcome: pending, applied, refused."""
 
     command_id: str

@@ -51,7 +51,7 @@ class FulfillmentStatus(StrEnum):
     COMPENSATED = "COMPENSATED"
 
 
-class PlacedLine(Struct, frozen=True):
+class PlacedLine(Struct, frozen=True, gc=False):
     """A line as it was ordered. Only the kind `item` needs stock; shipping and fees are lines too, so that sums use one rule."""
 
     line_id: str
@@ -65,7 +65,7 @@ class PlacedLine(Struct, frozen=True):
     location_id: str = ""
 
 
-class ShipTo(Struct, frozen=True):
+class ShipTo(Struct, frozen=True, gc=False):
     """Where to, without personal data: the address itself is a version of the subject's."""
 
     subject_id: str = ""
@@ -75,14 +75,14 @@ class ShipTo(Struct, frozen=True):
     postal_code: str = ""
 
 
-class LineQuantity(Struct, frozen=True):
+class LineQuantity(Struct, frozen=True, gc=False):
     """Units of one line."""
 
     line_id: str
     quantity: int
 
 
-class PlaceOrder(Struct, frozen=True):
+class PlaceOrder(Struct, frozen=True, gc=False):
     """Order these lines, all of them or none."""
 
     channel: str = ""
@@ -99,7 +99,7 @@ class PlaceOrder(Struct, frozen=True):
     attributes: Mapping[str, str] = {}
 
 
-class RecordStockAnswer(Struct, frozen=True):
+class RecordStockAnswer(Struct, frozen=True, gc=False):
     """What a sku answers: reserved, refused, committed, released, expired, shipped or lost.
 
     `quantity` is what the answer is about, `allocations` what the reservation keeps from now on, so a repeat changes nothing.
@@ -116,7 +116,7 @@ class RecordStockAnswer(Struct, frozen=True):
     reason: str = ""
 
 
-class CancelOrder(Struct, frozen=True):
+class CancelOrder(Struct, frozen=True, gc=False):
     """Cancel the whole order. `by`: customer (within the window) or staff."""
 
     by: str = ""
@@ -124,7 +124,7 @@ class CancelOrder(Struct, frozen=True):
     lines: tuple[LineQuantity, ...] = ()
 
 
-class PostFulfillmentStatus(Struct, frozen=True):
+class PostFulfillmentStatus(Struct, frozen=True, gc=False):
     """What a warehouse says about a fulfillment; `target_id` is its id or the order's. No lines means full quantities."""
 
     target_id: str
@@ -133,7 +133,7 @@ class PostFulfillmentStatus(Struct, frozen=True):
     lines: tuple[LineQuantity, ...] = ()
 
 
-class RecordDelivery(Struct, frozen=True):
+class RecordDelivery(Struct, frozen=True, gc=False):
     """A carrier handed a fulfillment over."""
 
     shipment_id: str = ""
@@ -142,7 +142,7 @@ class RecordDelivery(Struct, frozen=True):
     proof_ref: str = ""
 
 
-class Totals(Struct, frozen=True):
+class Totals(Struct, frozen=True, gc=False):
     """Sums over the lines; one currency."""
 
     items: Money
@@ -152,7 +152,7 @@ class Totals(Struct, frozen=True):
     total: Money
 
 
-class OrderCreated(Struct, frozen=True):
+class OrderCreated(Struct, frozen=True, gc=False):
     """An order was accepted with these values, the channel's at that moment included. It is pending."""
 
     order_number: str
@@ -173,7 +173,7 @@ class OrderCreated(Struct, frozen=True):
     created_by: str = ""
 
 
-class OrderStatusChanged(Struct, frozen=True):
+class OrderStatusChanged(Struct, frozen=True, gc=False):
     """The one lifecycle event: exactly one per change. `label` is what people see, in lower case."""
 
     order_number: str
@@ -187,14 +187,14 @@ class OrderStatusChanged(Struct, frozen=True):
     total: Money | None = None
 
 
-class OrderRejected(Struct, frozen=True):
+class OrderRejected(Struct, frozen=True, gc=False):
     """Why an order could not be served, with the shortage of each sku."""
 
     reason: str
     shortages: tuple[Shortage, ...] = ()
 
 
-class StockAsked(Struct, frozen=True):
+class StockAsked(Struct, frozen=True, gc=False):
     """The order asked the owners of these reservations to `reserve`, `commit` or `release`, or will reserve `later`.
 
     `due_at` is when it stops waiting for their answers (None: it waits), `reserved_until` the due time it asks for.
@@ -207,7 +207,7 @@ class StockAsked(Struct, frozen=True):
     reserved_until: int | None = None
 
 
-class StockAnswerRecorded(Struct, frozen=True):
+class StockAnswerRecorded(Struct, frozen=True, gc=False):
     """An owner's answer as a fact of the order, so that its fold needs no foreign log. Fields of RecordStockAnswer."""
 
     reservation_id: str
@@ -221,7 +221,7 @@ class StockAnswerRecorded(Struct, frozen=True):
     reason: str = ""
 
 
-class AssignedLine(Struct, frozen=True):
+class AssignedLine(Struct, frozen=True, gc=False):
     """Units of an order line that one location is to send, and the reservation that keeps them."""
 
     line_id: str
@@ -230,7 +230,7 @@ class AssignedLine(Struct, frozen=True):
     reservation_id: str
 
 
-class LineProgress(Struct, frozen=True):
+class LineProgress(Struct, frozen=True, gc=False):
     """How far a line of a fulfillment has come, in units."""
 
     line_id: str
@@ -240,7 +240,7 @@ class LineProgress(Struct, frozen=True):
     shipped: int = 0
 
 
-class FulfillmentCreated(Struct, frozen=True):
+class FulfillmentCreated(Struct, frozen=True, gc=False):
     """One location is to send these units."""
 
     fulfillment_id: str
@@ -249,7 +249,7 @@ class FulfillmentCreated(Struct, frozen=True):
     due_at: int | None = None
 
 
-class FulfillmentStatusChanged(Struct, frozen=True):
+class FulfillmentStatusChanged(Struct, frozen=True, gc=False):
     """A fulfillment moved one step. `implied`: nobody posted it, a later post shows that it happened."""
 
     fulfillment_id: str
@@ -260,7 +260,7 @@ class FulfillmentStatusChanged(Struct, frozen=True):
     lines: tuple[LineProgress, ...] = ()
 
 
-class FulfillmentStatusIgnored(Struct, frozen=True):
+class FulfillmentStatusIgnored(Struct, frozen=True, gc=False):
     """A post that changes nothing: stale, or waited for its predecessor for too long."""
 
     fulfillment_id: str
@@ -268,7 +268,7 @@ class FulfillmentStatusIgnored(Struct, frozen=True):
     reason: str
 
 
-class FulfillmentStatusBuffered(Struct, frozen=True):
+class FulfillmentStatusBuffered(Struct, frozen=True, gc=False):
     """A post ahead of its predecessor, or of our own commit, waits until `due_at`."""
 
     fulfillment_id: str
@@ -278,7 +278,7 @@ class FulfillmentStatusBuffered(Struct, frozen=True):
     lines: tuple[LineQuantity, ...] = ()
 
 
-class DeliveryConfirmed(Struct, frozen=True):
+class DeliveryConfirmed(Struct, frozen=True, gc=False):
     """A fulfillment has reached its receiver."""
 
     shipment_id: str = ""
@@ -286,7 +286,7 @@ class DeliveryConfirmed(Struct, frozen=True):
     delivered_at: int = 0
 
 
-class OrderSnapshotLine(Struct, frozen=True):
+class OrderSnapshotLine(Struct, frozen=True, gc=False):
     """A line and its counters in units."""
 
     line_id: str
@@ -302,7 +302,7 @@ class OrderSnapshotLine(Struct, frozen=True):
     refunded: int = 0
 
 
-class OrderSnapshotFulfillment(Struct, frozen=True):
+class OrderSnapshotFulfillment(Struct, frozen=True, gc=False):
     """A fulfillment in one line; `status` in lower case."""
 
     fulfillment_id: str
@@ -310,7 +310,7 @@ class OrderSnapshotFulfillment(Struct, frozen=True):
     location_id: str
 
 
-class OrderSnapshot(Struct, frozen=True):
+class OrderSnapshot(Struct, frozen=True, gc=False):
     """An order with its lines' counters and its fulfillments."""
 
     order_id: str
@@ -333,7 +333,7 @@ class OrderSnapshot(Struct, frozen=True):
     placed_at: int | None = None
 
 
-class FulfillmentSnapshotLine(Struct, frozen=True):
+class FulfillmentSnapshotLine(Struct, frozen=True, gc=False):
     """How far a line has come, in units."""
 
     line_id: str
@@ -344,7 +344,7 @@ class FulfillmentSnapshotLine(Struct, frozen=True):
     shipped: int = 0
 
 
-class FulfillmentSnapshot(Struct, frozen=True):
+class FulfillmentSnapshot(Struct, frozen=True, gc=False):
     """A fulfillment with its lines' progress."""
 
     fulfillment_id: str

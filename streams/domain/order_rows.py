@@ -9,7 +9,7 @@ from orderflow.streams.domain.order_records import FulfillmentStatus, LineQuanti
 from orderflow.streams.domain.parts import Money, Qty
 
 
-class OrderLine(Struct, frozen=True):
+class OrderLine(Struct, frozen=True, gc=False):
     """A placed line and its counters in units. `fulfilled` are assigned to a fulfillment that was not canceled."""
 
     line_id: str
@@ -31,7 +31,7 @@ class OrderLine(Struct, frozen=True):
     refunded: int = 0
 
 
-class Hold(Struct, frozen=True):
+class Hold(Struct, frozen=True, gc=False):
     """A reason why the order may not go on, since `at`."""
 
     hold: str
@@ -39,7 +39,7 @@ class Hold(Struct, frozen=True):
     at: int
 
 
-class OrderRow(Struct, frozen=True):
+class OrderRow(Struct, frozen=True, gc=False):
     """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock stands;
     `waiting` are the commands whose answer was still open when they were decided: the place first, then a cancel.
     """
@@ -75,7 +75,7 @@ class OrderRow(Struct, frozen=True):
     due_at: int | None = None
 
 
-class StockAnswerRow(Struct, frozen=True):
+class StockAnswerRow(Struct, frozen=True, gc=False):
     """What an order knows of one of its reservations; key `{order_id}~G{attempt}~{sku}`.
 
     `outcome` is the last answer, or what was asked and is not answered yet: asked, committing, releasing.
@@ -93,7 +93,7 @@ class StockAnswerRow(Struct, frozen=True):
     reason: str = ""
 
 
-class FulfillmentLine(Struct, frozen=True):
+class FulfillmentLine(Struct, frozen=True, gc=False):
     """Units of an order line at this location, and how far they have come."""
 
     line_id: str
@@ -105,7 +105,7 @@ class FulfillmentLine(Struct, frozen=True):
     shipped: int = 0
 
 
-class BufferedPost(Struct, frozen=True):
+class BufferedPost(Struct, frozen=True, gc=False):
     """A post that waits until `at`. Once it is settled `at` is minus the sequence of the event that did it; such entries are
     dropped when the next post is buffered.
     """
@@ -116,7 +116,7 @@ class BufferedPost(Struct, frozen=True):
     lines: tuple[LineQuantity, ...] = ()
 
 
-class FulfillmentRow(Struct, frozen=True):
+class FulfillmentRow(Struct, frozen=True, gc=False):
     """What one location is to send for an order; key `{order_id}~F{n}`."""
 
     fulfillment_id: str
@@ -128,7 +128,7 @@ class FulfillmentRow(Struct, frozen=True):
     due_at: int | None = None
 
 
-class State(Struct, frozen=True):
+class State(Struct, frozen=True, gc=False):
     """The rows of one order that a decision reads. `channel` is a lookup and never changed here."""
 
     key: str = ""

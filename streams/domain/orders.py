@@ -41,7 +41,7 @@ FULFILLMENTS_MAX = 256
 """More fulfillments than an order can have: one per location (domain.md 2.4 allows 256 cells)."""
 
 
-class ConcludeAnswers(Struct, frozen=True):
+class ConcludeAnswers(Struct, frozen=True, gc=False):
     """The order's own follow-up when no answer is open: look at all of them together. Never on a log."""
 
 

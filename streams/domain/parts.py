@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 
-class Money(Struct, frozen=True):
+class Money(Struct, frozen=True, gc=False):
     """An amount in minor units of an ISO 4217 currency; never a float."""
 
     amount_minor: int
     currency: str
 
 
-class Qty(Struct, frozen=True):
+class Qty(Struct, frozen=True, gc=False):
     """Units at one location, of one lot where lots are tracked."""
 
     location_id: str
@@ -20,7 +20,7 @@ class Qty(Struct, frozen=True):
     quantity: int = 0
 
 
-class Holder(Struct, frozen=True):
+class Holder(Struct, frozen=True, gc=False):
     """Whom a reservation is for: the order, and which of its rounds of asking."""
 
     order_id: str

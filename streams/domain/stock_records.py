@@ -8,7 +8,7 @@ from msgspec import Struct
 from orderflow.streams.domain.parts import Holder, Money, Qty
 
 
-class ReserveStock(Struct, frozen=True):
+class ReserveStock(Struct, frozen=True, gc=False):
     """Keep units for an order until `due_at`, all of them or none. Locations outside `preferred` only if `allow_other`."""
 
     reservation_id: str
@@ -22,14 +22,14 @@ class ReserveStock(Struct, frozen=True):
     line_ids: tuple[str, ...] = ()
 
 
-class ExtendReservation(Struct, frozen=True):
+class ExtendReservation(Struct, frozen=True, gc=False):
     """Move an active reservation's due time later, at most to twice its first duration."""
 
     reservation_id: str
     due_at: int
 
 
-class CommitReservation(Struct, frozen=True):
+class CommitReservation(Struct, frozen=True, gc=False):
     """The order is confirmed: its units wait for shipping and no longer expire. No quantity means all that is kept."""
 
     reservation_id: str
@@ -37,7 +37,7 @@ class CommitReservation(Struct, frozen=True):
     reason: str = ""
 
 
-class ReleaseReservation(Struct, frozen=True):
+class ReleaseReservation(Struct, frozen=True, gc=False):
     """Give everything back that a reservation still keeps. Total: it never fails, also for an id nobody knows."""
 
     reservation_id: str
@@ -45,7 +45,7 @@ class ReleaseReservation(Struct, frozen=True):
     reason: str = ""
 
 
-class ShipStock(Struct, frozen=True):
+class ShipStock(Struct, frozen=True, gc=False):
     """Units have left the building. What the reservation keeps at the named locations beyond `picked` is given back."""
 
     reservation_id: str
@@ -53,7 +53,7 @@ class ShipStock(Struct, frozen=True):
     picked: tuple[Qty, ...] = ()
 
 
-class ReceiveStock(Struct, frozen=True):
+class ReceiveStock(Struct, frozen=True, gc=False):
     """Units have arrived; the first receipt introduces the sku."""
 
     location_id: str
@@ -67,7 +67,7 @@ class ReceiveStock(Struct, frozen=True):
     unit_cost: Money | None = None
 
 
-class AdjustStock(Struct, frozen=True):
+class AdjustStock(Struct, frozen=True, gc=False):
     """A count or breakage corrects on_hand by `delta`; with `expected`, only if on_hand is that now."""
 
     location_id: str
@@ -79,7 +79,7 @@ class AdjustStock(Struct, frozen=True):
     counted_at: int | None = None
 
 
-class _ReservationEvent(Struct, frozen=True):
+class _ReservationEvent(Struct, frozen=True, gc=False):
     """`quantity` and `allocations` are the units this event is about."""
 
     reservation_id: str
@@ -119,7 +119,7 @@ class AllocationLost(_ReservationEvent, frozen=True):
     """These units are not there after all: a count or breakage took them from the reservation."""
 
 
-class StockRefused(Struct, frozen=True):
+class StockRefused(Struct, frozen=True, gc=False):
     """A reservation was refused. `contended`: open reservations of others hold what is missing, so it may become free again."""
 
     reservation_id: str
@@ -130,7 +130,7 @@ class StockRefused(Struct, frozen=True):
     reason: str = ""
 
 
-class MovementRecorded(Struct, frozen=True):
+class MovementRecorded(Struct, frozen=True, gc=False):
     """on_hand at one location moved from `before` to `after`; the only way it ever does (kinds receive, ship, adjust)."""
 
     movement_id: str
@@ -146,7 +146,7 @@ class MovementRecorded(Struct, frozen=True):
     unit_cost: Money | None = None
 
 
-class StockChanged(Struct, frozen=True):
+class StockChanged(Struct, frozen=True, gc=False):
     """News for catalogs and channels: what a movement did to a location's available units."""
 
     location_id: str
@@ -157,7 +157,7 @@ class StockChanged(Struct, frozen=True):
     reference: str = ""
 
 
-class Cell(Struct, frozen=True):
+class Cell(Struct, frozen=True, gc=False):
     """One location of a sku as the outside sees it."""
 
     location_id: str
@@ -173,7 +173,7 @@ class Cell(Struct, frozen=True):
     available: int = 0
 
 
-class StockSnapshot(Struct, frozen=True):
+class StockSnapshot(Struct, frozen=True, gc=False):
     """A sku at all its locations."""
 
     sku: str

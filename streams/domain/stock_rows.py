@@ -18,7 +18,7 @@ class ReservationStatus(StrEnum):
     EXPIRED = "EXPIRED"
 
 
-class Cell(Struct, frozen=True):
+class Cell(Struct, frozen=True, gc=False):
     """One location's units. `reserved` belong to active reservations, `allocated` to committed ones; both are still on hand."""
 
     location_id: str
@@ -43,7 +43,7 @@ class Cell(Struct, frozen=True):
         return self.on_hand - self.allocated - self.reserved - self.damaged - self.quality_control - self.safety_stock
 
 
-class StockRow(Struct, frozen=True):
+class StockRow(Struct, frozen=True, gc=False):
     """A sku. Cells are sorted by location."""
 
     version: int
@@ -52,7 +52,7 @@ class StockRow(Struct, frozen=True):
     cells: tuple[Cell, ...] = ()
 
 
-class ReservationRow(Struct, frozen=True):
+class ReservationRow(Struct, frozen=True, gc=False):
     """Units kept for an order: `quantity` were asked, `allocations` are still kept, the others are fulfilled or released."""
 
     reservation_id: str
@@ -68,7 +68,7 @@ class ReservationRow(Struct, frozen=True):
     original_due_at: int | None = None
 
 
-class State(Struct, frozen=True):
+class State(Struct, frozen=True, gc=False):
     """The rows of one sku that a decision reads."""
 
     key: str = ""

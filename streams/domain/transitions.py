@@ -5,7 +5,7 @@ from functools import cached_property
 from msgspec import Struct
 
 
-class Transition(Struct, frozen=True):
+class Transition(Struct, frozen=True, gc=False):
     """One allowed step. An empty source means that the entity does not exist yet."""
 
     source: str

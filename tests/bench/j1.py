@@ -39,7 +39,7 @@ Pick = Callable[[random.Random], int]
 """Which SKU the next command asks for."""
 
 
-class ReserveStock(Struct, frozen=True):
+class ReserveStock(Struct, frozen=True, gc=False):
     command_id: str
     order_id: str
     line_id: int
@@ -52,13 +52,13 @@ class ReserveStock(Struct, frozen=True):
     source: str
 
 
-class StockRow(Struct, frozen=True):
+class StockRow(Struct, frozen=True, gc=False):
     on_hand: int
     reserved: int
     version: int
 
 
-class Decided(Struct, frozen=True):
+class Decided(Struct, frozen=True, gc=False):
     """The answer, and the reservation row: a repeat gets exactly the first answer."""
 
     command_id: str
@@ -280,7 +280,7 @@ def weigh(bootstrap: str, topics: Iterable[str], starts: Mapping[str, Mapping[in
     return {"produces_per_event": round(produced / commands_sent, 2), "bytes_per_event": round(size_bytes / commands_sent)}
 
 
-class Places(Struct, frozen=True):
+class Places(Struct, frozen=True, gc=False):
     """Where a contestant's output is, and how the keys of its changelogs name a row."""
 
     out: str

@@ -1,4 +1,6 @@
-"""More than twenty parked in a minute of log time and more than one in a hundred stop a partition; less of either does not."""
+"""More than twenty commands parked in a minute of log time and more than one in a hundred stop a partition; less of either does not."""
+
+from itertools import count, islice
 
 import pytest
 from hypothesis import given
@@ -11,8 +13,8 @@ START_US = 1_800_000_000_000_000
 
 def is_over(*batches: tuple[float, int, int]) -> list[bool]:
     """For batches of (seconds, records, parked): after which of them is the rate over the limits?"""
-    rate = ParkRate()
-    return [rate.is_over(START_US + int(seconds * 1e6), records, parked) for seconds, records, parked in batches]
+    rate, ids = ParkRate(), count()
+    return [rate.is_over(START_US + int(seconds * 1e6), records, islice(ids, parked)) for seconds, records, parked in batches]
 
 
 @pytest.mark.parametrize(
@@ -51,23 +53,32 @@ def test_many_good_records_make_up_for_bad_ones_only_within_the_minute() -> None
 
 def test_limits_that_cannot_be_passed_switch_it_off() -> None:
     rate = ParkRate(percent_max=100.0)
-    assert not rate.is_over(START_US, 1000, 1000)
+    assert not rate.is_over(START_US, 1000, range(1000))
 
 
 def test_a_batch_that_is_done_again_is_counted_once() -> None:
     rate = ParkRate()
-    assert not rate.is_over(START_US, 15, 15)
+    assert not rate.is_over(START_US, 15, range(15))
     rate.clear()
-    assert not rate.is_over(START_US, 15, 15)
+    assert not rate.is_over(START_US, 15, range(15))
+
+
+def test_a_bad_command_that_is_sent_again_and_again_counts_once() -> None:
+    rate = ParkRate()
+    for second in range(100):
+        assert not rate.is_over(START_US + second * 1_000_000, 5, ["C1"])
+        assert rate.parked == 1
+    assert not rate.is_over(START_US + 200_000_000, 5, [])
+    assert rate.parked == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 300), st.integers(0, 30)), max_size=60))
 def test_it_holds_what_a_window_over_all_batches_would_hold(steps: list[tuple[int, int, int]]) -> None:
-    rate, now, seen = ParkRate(), 0, list[tuple[int, int, int]]()
+    rate, ids, now, seen = ParkRate(), count(), 0, list[tuple[int, int, int]]()
     for wait_s, records, parked in steps:
         parked = min(parked, records)
         now += wait_s * 1_000_000
         seen.append((now, records, parked))
-        rate.is_over(now, records, parked)
+        rate.is_over(now, records, islice(ids, parked))
         window = [each for each in seen if each[0] > now - MINUTE_US]
         assert (rate.records, rate.parked) == (sum(each[1] for each in window), sum(each[2] for each in window))
