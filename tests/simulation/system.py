@@ -12,6 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 import orderflow.streams.engine as engine_module
+import orderflow.streams.membership as membership_module
 from orderflow.schemas.catalog import Catalog
 from orderflow.streams.domain.channel import BOX, ChannelRow
 from orderflow.streams.domain.contract import Settings
@@ -97,12 +98,12 @@ class System:
     def installed(self) -> Iterator[None]:
         """Production code reaches its fault points here while this block runs."""
         before = engine_module.reach
-        engine_module.reach = self.reach
+        engine_module.reach = membership_module.reach = self.reach
         try:
             with self.parts.planted():
                 yield
         finally:
-            engine_module.reach = before
+            engine_module.reach = membership_module.reach = before
 
 
 class Worker:
