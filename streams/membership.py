@@ -17,7 +17,7 @@ from orderflow.streams.faults import reach
 from orderflow.streams.parking import ParkRate
 from orderflow.streams.partitions import EngineSettings, Log, Partition
 from orderflow.streams.transaction import Fatal, Transaction, fence
-from orderflow.tables.catchup import Meta, Wanted
+from orderflow.tables.catchup import Meta, RestoreError, Wanted
 from orderflow.tables.digest import UNKNOWN, digest, rows_of
 from orderflow.tables.restore import Restored, Restorer
 from orderflow.tables.rocks import Store
@@ -27,6 +27,13 @@ from orderflow.tables.world import World
 log = structlog.get_logger(__name__)
 
 SEEK_DEADLINE_S = 10.0
+FENCE_DEADLINE_S = 30.0
+FENCE_PAUSE_S = 1.0
+REQUEST_TIMEOUT_S = 10.0
+ADVICE_NOT_FENCED = (
+    "it may still have a transaction open. Is the broker there, and may this worker describe its group and use every transactional id that "
+    "begins with its group's name?"
+)
 HAND_OVER_SCAN_S = 0.5
 """All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
 
@@ -49,7 +56,7 @@ class Membership(ABC):
         self._restorer = Restorer(
             store,
             settings.client,
-            fence=self._fence_if_dead,
+            fence=self._fence_dead,
             done=self._restored.put,
             failed=self._restored.put,
             reached=reach,
@@ -253,17 +260,31 @@ class Membership(ABC):
         log.error("partitions.lost", partitions=[f"{tp.topic}[{tp.partition}]" for tp in lost])
         self.world.exit(13)
 
-    def _fence_if_dead(self, transactional_id: str) -> None:
-        """End the open transaction of a former owner that is no member of the group any more. A live one is stopped by its generation."""
-        if transactional_id == self.settings.transactional_id:
-            return
-        instance = transactional_id.removeprefix(f"{self.settings.group}-")
+    def _fence_dead(self, owners: set[str]) -> None:
+        """Called before a restore, on its thread: end what these left open, but who is a member still has let go by itself.
+
+        Tried again for a while; no partition is read while a former owner could still write to it. Raises RestoreError.
+        """
+        for owner in sorted(owners - {self.settings.transactional_id}):
+            deadline = self.world.monotonic() + FENCE_DEADLINE_S
+            while True:
+                try:
+                    self._fence_if_dead(owner)
+                    break
+                except KafkaException as raised:
+                    why = raised.args[0].str()
+                    if self.world.monotonic() > deadline:
+                        raise RestoreError(f"the former owner {owner} could not be fenced: {why}; {ADVICE_NOT_FENCED}") from raised
+                    log.warning("owner.not_fenced", transactional_id=owner, why=why, again_s=FENCE_PAUSE_S)
+                    self.world.sleep(FENCE_PAUSE_S)
+
+    def _fence_if_dead(self, owner: str) -> None:
         admin = self.world.admin(self.settings.client)
-        described = admin.describe_consumer_groups([self.settings.group])[self.settings.group].result()
-        if any(member.client_id == instance for member in described.members):
-            return
-        log.info("transaction.fencing", transactional_id=transactional_id)
-        fence(self.settings.client, transactional_id, self.world)
+        described = admin.describe_consumer_groups([self.settings.group], request_timeout=REQUEST_TIMEOUT_S)[self.settings.group].result()
+        instance = owner.removeprefix(f"{self.settings.group}-")
+        if all(member.client_id != instance for member in described.members):
+            fence(self.settings.client, owner, self.world)
+            log.info("owner.fenced", transactional_id=owner, why="it is no member of the group any more")
 
 
 def _send_args(record: tuple[str, bytes, bytes]) -> tuple[str, bytes, bytes]:

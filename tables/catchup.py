@@ -90,7 +90,6 @@ class Job:
         self.records = self.total = 0
         self.moved = False
         """Is there anything to write, be it a position only?"""
-        self.fenced = False
         self.meta = Meta(0, 0, "")
         self._positions: dict[str, int] = {}
         self.written_at = 0

@@ -1,7 +1,7 @@
 """Changelogs -> store, for the partitions a worker has just been given, on a thread and a consumer of its own.
 
 A partition is current when the *end-of-partition event* of every changelog (and of its meta topic) has reached the high watermark
-seen after the last owner was fenced: positions do not pass control records, events do. Rows and positions reach the disk together,
+seen after a last owner that is gone was fenced: positions do not pass control records, events do. Rows and positions reach the disk together,
 so an interrupted restore goes on where it was. Rows on disk are built upon only while the changelogs can still tell everything that
 happened since they were written; else, and when the result is not what the last owner had, the partition starts again from nothing.
 """
@@ -10,6 +10,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from orderflow.tables.catchup import DIFFERS, WHY, DisputedRows, Job, RestoreError, Wanted, end_offsets
 from orderflow.tables.rocks import Position, Store
+from orderflow.tables.takeover import last_metas, unfinished
 from orderflow.tables.world import World
 
 log = structlog.get_logger(__name__)
@@ -44,14 +46,17 @@ class Restored(Struct, frozen=True):
 
 
 class Restorer:
-    """Restores what is put in, one set of partitions at a time, and hands the result to `done` (called on the restore thread)."""
+    """Restores what is put in, one set of partitions at a time, and hands the result to `done` (called on the restore thread).
+
+    Before each set `fence` is told the transactional ids of former owners that may have left a transaction open.
+    """
 
     def __init__(
         self,
         store: Store,
         config: Mapping[str, Any],
         *,
-        fence: Callable[[str], None],
+        fence: Callable[[set[str]], None],
         done: Callable[[Restored], None],
         failed: Callable[[BaseException], None],
         reached: Callable[[str], None],
@@ -105,17 +110,19 @@ class Restorer:
         started = self._world.monotonic()
         admin = self._world.admin(self._config)
         jobs = [Job(wanted, self._store.family(wanted.space, wanted.partition)) for wanted in partitions]
-        sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
-        ends = end_offsets(self._world, admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
-        for job in jobs:
-            self._plan(job, ends)
-        self._reached("during_restore")
-        self._read_all(jobs)
-        wrong = [job for job in jobs if job.ticket not in self._canceled and not job.as_published()]
-        for job in wrong:
-            self._wipe(job, DIFFERS)
-            self._plan(job, ends)
-        self._read_all(wrong)
+        with closing(self._world.consumer(self._reading())) as consumer:
+            self._fence(unfinished(last_metas(self._world, admin, consumer, partitions)))
+            sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
+            ends = end_offsets(self._world, admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])
+            for job in jobs:
+                self._plan(job, ends)
+            self._reached("during_restore")
+            self._read(consumer, jobs)
+            wrong = [job for job in jobs if job.ticket not in self._canceled and not job.as_published()]
+            for job in wrong:
+                self._wipe(job, DIFFERS)
+                self._plan(job, ends)
+            self._read(consumer, wrong)
         for job in wrong:
             if job.ticket not in self._canceled and not job.as_published():
                 raise DisputedRows(
@@ -144,54 +151,45 @@ class Restorer:
         self.wiped[why] += 1
         job.family = self._store.wipe(job.wanted.space, job.wanted.partition)
 
-    def _read_all(self, jobs: list[Job]) -> None:
-        if any(job.todo for job in jobs):
-            self._read(jobs)
+    def _reading(self) -> dict[str, Any]:
+        return {
+            **self._config,
+            "group.id": "orderflow-restore",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,
+            "queued.min.messages": 100_000,
+            "queued.max.messages.kbytes": 65_536,
+            "fetch.wait.max.ms": 10,
+        }
 
-    def _read(self, jobs: list[Job]) -> None:
+    def _read(self, consumer: Any, jobs: list[Job]) -> None:
+        if not any(job.todo for job in jobs):
+            return
         by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}
-        consumer = self._world.consumer(
-            {
-                **self._config,
-                "group.id": "orderflow-restore",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.queue.backoff.ms": 5,
-                "queued.min.messages": 100_000,
-                "queued.max.messages.kbytes": 65_536,
-                "fetch.wait.max.ms": 10,
-            }
-        )
         consumer.assign([TopicPartition(topic, job.wanted.partition, job.start(topic)) for job in jobs for topic in job.todo])
         last_progress = self._world.monotonic()
-        try:
-            while any(job.todo for job in jobs if job.ticket not in self._canceled):
-                messages = consumer.consume(10_000, 0.05)
-                for message in messages:
-                    job = by_topic[message.topic(), message.partition()]
-                    error = message.error()
-                    if error is None:
-                        job.take(message.topic(), message.key(), message.value(), message.offset())
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        job.reached(message.topic(), message.offset())
-                    else:
-                        raise KafkaException(error)
-                for job in jobs:
-                    self.progress[job.id] = (job.records, job.total)
-                    if len(job.pending) >= BATCH_ROWS or (job.pending and not job.todo):
-                        self._write(job)
-                if messages:
-                    last_progress = self._world.monotonic()
-                elif self._world.monotonic() - last_progress > 0.3:
-                    self._fence_last_owners(jobs)
-                    if self._world.monotonic() - last_progress > STALLED_S:
-                        raise RestoreError(
-                            f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}. {ADVICE_STALLED}"
-                        )
-        finally:
-            consumer.close()
+        while any(job.todo for job in jobs if job.ticket not in self._canceled):
+            messages = consumer.consume(10_000, 0.05)
+            for message in messages:
+                job = by_topic[message.topic(), message.partition()]
+                error = message.error()
+                if error is None:
+                    job.take(message.topic(), message.key(), message.value(), message.offset())
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    job.reached(message.topic(), message.offset())
+                else:
+                    raise KafkaException(error)
+            for job in jobs:
+                self.progress[job.id] = (job.records, job.total)
+                if len(job.pending) >= BATCH_ROWS or (job.pending and not job.todo):
+                    self._write(job)
+            if messages:
+                last_progress = self._world.monotonic()
+            elif self._world.monotonic() - last_progress > STALLED_S:
+                raise RestoreError(f"no progress for {STALLED_S:.0f} s; still to read: {[job.todo for job in jobs]}. {ADVICE_STALLED}")
         for job in jobs:
             self._write(job)
 
@@ -201,10 +199,3 @@ class Restorer:
                 job.pending.clear()
             else:
                 job.write(self._store, self._world.now_us())
-
-    def _fence_last_owners(self, jobs: list[Job]) -> None:
-        """A dead owner's open transaction holds back the last stable offset: end it instead of waiting for its timeout."""
-        for job in jobs:
-            if job.todo and job.meta.owner and not job.fenced:
-                job.fenced = True
-                self._fence(job.meta.owner)

@@ -68,6 +68,8 @@ def test_a_planned_stop_leaves_the_group_at_once_or_keeps_the_place_for_who_come
         assert members(place) == left
         if membership == "dynamic":
             until(lambda: shared(place, one), "the partitions moved", START_S)
+            one.until_ready()
+        assert not one.said("owner.fenced") and not two.said("owner.fenced"), "a member, or one that let go in order"
 
 
 @pytest.mark.parametrize("membership", ["static", "dynamic"])
@@ -80,6 +82,7 @@ def test_a_worker_that_lost_its_partitions_exits_and_writes_nothing(place: Place
         try:
             until(lambda: shared(place, heir), "the other has them all", START_S)
             heir.until_ready()
+            assert len(heir.said("owner.fenced")) == 1, "once, for all its partitions"
             before = place.ends()
         finally:
             os.kill(zombie.process.pid, signal.SIGCONT)

@@ -244,6 +244,7 @@ class Consumer:
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         self._process.point("assign")
         self._positions.clear()
+        self._ends.clear()
         self.incremental_assign(partitions)
 
     def incremental_assign(self, partitions: Iterable[TopicPartition]) -> None:

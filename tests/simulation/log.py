@@ -148,6 +148,8 @@ class Broker:
         self.offsets: dict[tuple[str, str, int], int] = {}
         self.marker_delay_us: Callable[[], int] = lambda: 0
         self.append_skew_ms = 0
+        self.sweep_us = 0
+        """How late it notices that a transaction timed out (transaction.abort.timed.out.transaction.cleanup.interval.ms)."""
         self.appended = 0
 
     # -- records ------------------------------------------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ class Broker:
         if state.ongoing is None:
             state.number += 1
             txn = state.ongoing = Txn(name, epoch, state.number, self.now_us())
-            self.later(state.timeout_us, lambda: self._time_out(state, txn))
+            self.later(state.timeout_us + self.sweep_us, lambda: self._time_out(state, txn))
         return state.ongoing
 
     def add_offsets(self, name: str, epoch: int, group: str, offsets: Mapping[tuple[str, int], int]) -> None:

@@ -109,6 +109,18 @@ def test_the_end_a_reader_is_told_of_is_past_the_markers(port: Port) -> None:
     assert read(port, topic)[1] == 2
 
 
+def test_a_reader_that_is_assigned_a_partition_again_is_told_its_end_again(port: Port) -> None:
+    topic = port.topic()
+    write(port.producer(), topic, b"a")
+    consumer = port.consumer(**COMMITTED)
+    told: list[Any] = []
+    for offset in (0, 1, 0):
+        consumer.assign([TopicPartition(topic, 0, offset)])
+        told.clear()
+        assert port.wait(lambda: bool(told.extend(consumer.consume(100, 0.1)) or told and told[-1].error()), 10)
+        assert [message.offset() for message in told] == [*range(offset, 1), 1]
+
+
 def test_an_open_transaction_holds_back_everything_behind_it(port: Port) -> None:
     topic = port.topic()
     producer, plain = transactional(port, f"{topic}-t"), port.producer()
