@@ -46,12 +46,12 @@ def run_app(app: App) -> None:
     app.finalize()
     app.watchdog.start()
     worker = faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False, console_port=0)
-    _calm_collector()
+    calm_collector()
     worker.spinner = None  # it writes cursor codes between the log lines, terminal or not, and sets the root logger to DEBUG
     worker.execute_from_commandline()
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """What is loaded by now stays for good, so nobody looks at it again. A tenth of a worker's time went into looking."""
     gc.collect()
     gc.freeze()
