@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from orderflow.cli import contracts
+from orderflow.cli import contracts, letters
 
 if TYPE_CHECKING:
     from orderflow.streams.checkers import Asked, Seen, Violation
@@ -83,10 +83,8 @@ def read(bootstrap: str, records: "Records") -> History:
                 history.unreadable += 1
                 continue
             history.commands.append(Asked(space.name, message.partition(), message.offset(), command_meta, key, command))
-        for message in contracts.read_topic(bootstrap, mine.dlq):
-            headers = dict(message.headers() or ())
-            place = (space.name, int(headers["partition"]), int(headers["offset"]))
-            history.parked[place] = headers["reason"].decode()
+        for letter in letters.letters_of(space.name, mine.dlq, contracts.read_topic(bootstrap, mine.dlq)):
+            history.parked[space.name, int(letter.said("partition")), int(letter.said("offset"))] = letter.said("reason")
         history.tables[space.name] = _changelogs(bootstrap, mine, space)
     history.replies = [records.decode_reply(message.value() or b"") for message in contracts.read_topic(bootstrap, records.replies_topic)]
     return history

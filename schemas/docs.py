@@ -15,7 +15,7 @@ KINDS: dict[Kind, str] = {
     "status": "the present value of each entity",
     "changelog": "the rows of a table, to restore them",
     "meta": "how far each partition has come",
-    "dlq": "commands that could not be processed, as they came, with the cause in headers",
+    "dlq": "commands that could not be processed, as they came, with the cause in headers; marks of what was put back",
     "replies": "answers for the edges that wait",
     "workers": "who owns which partition",
     "settings": "what all processes of a system share",

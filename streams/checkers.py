@@ -5,7 +5,7 @@ a wrong rule and its fold cannot agree with each other. The simulator, the tests
 them unchanged. Numbers of invariants: docs/proof.md.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -376,9 +376,13 @@ SILENT = frozenset({"RecordStockAnswer", "TimerDue", "PostFulfillmentStatus", "C
 
 
 def accounted(
-    events: Iterable[Seen], commands: Iterable[Asked], parked: Mapping[tuple[str, int, int], str], answered: set[str]
+    events: Iterable[Seen], commands: Sequence[Asked], parked: Mapping[tuple[str, int, int], str], answered: set[str]
 ) -> Iterator[Violation]:
-    """I17: every command was decided, answered, repeated or parked, none of them twice over. `parked`: (space, partition, offset) -> reason."""
+    """I17: every command was decided, answered, repeated or parked. `parked`: (space, partition, offset) -> reason.
+
+    What was parked may have been sent again under its id, or put back, and decided then.
+    """
+    again = {(each.space, each.meta.command_id) for each in commands if (each.space, each.partition, each.offset) not in parked}
     decided: set[tuple[str, str]] = set()
     about: set[str] = set()
     for seen in events:
@@ -388,7 +392,7 @@ def accounted(
         where = f"{asked.space}[{asked.partition}]@{asked.offset} {type(asked.value).__name__} {asked.meta.command_id}"
         is_parked = (asked.space, asked.partition, asked.offset) in parked
         known = (asked.space, asked.meta.command_id) in decided
-        if is_parked and known:
+        if is_parked and known and (asked.space, asked.meta.command_id) not in again:
             yield Violation("I17", where, "was parked, and some of it happened")
         if is_parked or known or asked.meta.command_id in answered or type(asked.value).__name__ in SILENT:
             continue
@@ -397,10 +401,10 @@ def accounted(
 
 
 def answers(replies: Iterable[Any]) -> Iterator[Violation]:
-    """I9: everybody who asks about a command hears its first answer."""
+    """I9: everybody who asks about a command hears its first answer. What was parked is not answered yet: it may be put back."""
     first: dict[str, tuple[str, str]] = {}
     for reply in replies:
-        if reply.reason in ("KEY_REUSED", "DEADLINE_PASSED"):
+        if reply.reason in ("KEY_REUSED", "DEADLINE_PASSED", "PARKED"):
             continue
         told = (reply.outcome, reply.reason)
         before = first.setdefault(reply.command_id, told)
