@@ -116,7 +116,7 @@ def _outcomes() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     from orderflow.cli import environment
 
-    yield from (GENERATED.format(source="streams/settings.py and http/settings.py"), "", "# Settings", "")
+    yield from (GENERATED.format(source="streams/settings.py, http/settings.py and connectors/payments/settings.py"), "", "# Settings", "")
     yield from ("Variables that nobody reads refuse the start; `orderflow config show` prints what is in force.", "")
     yield from ("| variable | default | read by | meaning |", "| --- | --- | --- | --- |")
     for entry in environment.entries({}):

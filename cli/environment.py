@@ -38,10 +38,11 @@ ADVICE = "`orderflow config show` lists every variable with its meaning"
 
 def models() -> dict[str, "type[BaseSettings]"]:
     """The settings classes by the process that reads them."""
+    from orderflow.connectors.payments.settings import PaymentSettings
     from orderflow.http.settings import EdgeSettings
     from orderflow.streams.settings import WorkerSettings
 
-    return {"worker": WorkerSettings, "edge": EdgeSettings}
+    return {"worker": WorkerSettings, "edge": EdgeSettings, "payments": PaymentSettings}
 
 
 def variable(field: str) -> str:

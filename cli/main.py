@@ -18,6 +18,7 @@ from orderflow.cli import (
     docs,
     fulfillment,
     orders,
+    payments,
     reservations,
     schemas,
     serve,
@@ -53,7 +54,7 @@ def door(version: bool = typer.Option(False, "--version", help="Show the version
 
 for function in (up.up, demo.demo, worker.worker, serve.serve, topology.topology, docs.docs, simulate.simulate):
     app.command()(function)
-for noun in (orders, stock, fulfillment, reservations, channels, topics, schemas, tables, dlq, verify, bench, config):
+for noun in (orders, payments, stock, fulfillment, reservations, channels, topics, schemas, tables, dlq, verify, bench, config):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
 

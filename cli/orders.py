@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
+from orderflow.cli.payments import parse_money
 from orderflow.cli.terminal import AsJson, Failure, columns, fields, group, show
 
 PATH = "/api/v1/orders"
@@ -17,16 +18,18 @@ OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="The order's id.")
 
 
 def parse_item(text: str) -> dict[str, Any]:
-    """`SKU=QTY`, or `SKU` for one unit. Raises Failure naming the text."""
-    sku, given, quantity = text.partition("=")
+    """`SKU=QTY`, or `SKU` for one unit, with `@PRICE` where units have a price, such as 1250EUR. Raises Failure naming the text."""
+    asked, priced, price = text.partition("@")
+    sku, given, quantity = asked.partition("=")
     if not sku or (given and not quantity.isascii()) or (given and not quantity.isdigit()):
         raise Failure(f"{text!r} is not SKU=QUANTITY", then="write for example LIMITED-SKU=2", code=WRONG_USAGE)
-    return {"sku": sku, "qty": int(quantity) if given else 1}
+    item: dict[str, Any] = {"sku": sku, "qty": int(quantity) if given else 1}
+    return {**item, "unit_price": parse_money(price)} if priced else item
 
 
 @app.command()
 def place(
-    items: Annotated[list[str], typer.Argument(metavar="SKU=QTY...", help="What to order.")],
+    items: Annotated[list[str], typer.Argument(metavar="SKU=QTY[@PRICE]...", help="What to order, and for how much a unit.")],
     order_id: Annotated[str, typer.Option("--order-id", help="An id of your own (demo profile).")] = "",
     channel: Annotated[str, typer.Option("--channel", help="The channel it is sold through.")] = "",
     customer: Annotated[str, typer.Option("--customer", help="Your opaque reference to the customer.")] = "",
@@ -39,6 +42,7 @@ def place(
     \b
     Example:
       orderflow orders place LIMITED-SKU=1 --key checkout-17
+      orderflow orders place DEMO-SKU=2@1250EUR --channel prepaid
     \b
     Exit codes:
       0   placed
@@ -150,7 +154,9 @@ def _order_lines(answer: Answer) -> Iterator[str]:
     if answer.status == 202:
         yield f"accepted, not decided yet: {answer.location or order.get('location', '')}"
         return
-    yield from fields({name: order.get(name) for name in ("order_id", "order_number", "status", "reason", "placed_at", "changed_at")})
+    yield from fields(
+        {name: order.get(name) for name in ("order_id", "order_number", "status", "financial_status", "reason", "placed_at", "changed_at")}
+    )
     yield from columns(("sku", "quantity", "shipped", "delivered"), _cells(order.get("lines", ()), "sku quantity shipped delivered"))
     if order.get("fulfillments"):
         yield from columns(("fulfillment", "status", "location"), _cells(order["fulfillments"], "fulfillment_id status location_id"))

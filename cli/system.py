@@ -54,6 +54,7 @@ class System:
         servers: the user's own Kafka and registry; None starts the box.
         port: of the edge; 0 takes any free one.
         workers: how many worker processes share the partitions.
+        payments: also run the local payment provider and its connector, and sell through the channel `prepaid`.
         environment: further ORDERFLOW_ variables of the children.
         worker_program: what to run instead of `orderflow worker`, for tests of a system that is wrong.
     """
@@ -65,13 +66,14 @@ class System:
         servers: Servers | None = None,
         port: int = 0,
         workers: int = 1,
+        payments: bool = False,
         environment: Mapping[str, str] | None = None,
         worker_program: Sequence[str] = (*PROGRAM, "worker"),
         on_step: OnStep = silent_step,
         on_exit: OnExit = silent_exit,
     ) -> None:
         self.data = data.absolute()
-        self._given, self._port, self._workers = servers, port, workers
+        self._given, self._port, self._workers, self._payments = servers, port, workers, payments
         self._environment, self._worker_program = dict(environment or {}), tuple(worker_program)
         self._on_step, self._on_exit = on_step, on_exit
         self._lock: IO[str] | None = None
@@ -132,7 +134,7 @@ class System:
             raise
 
     def stop(self) -> None:
-        """Stop edge, workers, servers, in this order. Does nothing when not started."""
+        """Stop the edge, what it asks, the servers, in this order. Does nothing when not started."""
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -140,11 +142,11 @@ class System:
         edge = self._children.pop("edge", None)
         if edge is not None:
             edge[0].stop(STOP_TIMEOUT_S)
-        workers = [child for child, _ in self._children.values()]
+        others = [child for child, _ in self._children.values()]
         self._children.clear()
-        if workers:
-            with ThreadPoolExecutor(len(workers)) as pool:
-                list(pool.map(lambda child: child.stop(STOP_TIMEOUT_S), workers))
+        if others:
+            with ThreadPoolExecutor(len(others)) as pool:
+                list(pool.map(lambda child: child.stop(STOP_TIMEOUT_S), others))
         self._parts.close()
         if self._lock is not None:
             runstate.forget(self.data)
@@ -186,7 +188,7 @@ class System:
 
     def _apply_contracts(self) -> None:
         from orderflow.cli import environment
-        from orderflow.streams.domain.channel import BOX
+        from orderflow.streams.domain.channel import BOX, PREPAID
         from orderflow.streams.settings import WorkerSettings
 
         given = {name: self._environment.get(environment.variable(name)) for name in ("prefix", "partitions")}
@@ -197,15 +199,18 @@ class System:
         self._on_step("contracts: schemas", 0, 0)
         contracts.apply_schemas(self.servers.registry_url, catalog)
         records = contracts.load_records(self.servers.registry_url, catalog, self.data / SCHEMA_CACHE)
-        contracts.send_channels(self.servers.bootstrap, records, {"box": BOX})
+        contracts.send_channels(self.servers.bootstrap, records, {"box": BOX, "prepaid": PREPAID} if self._payments else {"box": BOX})
         self._on_step("contracts: ready", 0, 0)
 
     def _start_children(self) -> None:
-        """Edge and workers at the same time; done when every partition has an owner that answers."""
+        """Everything at the same time; done when every partition has an owner that answers."""
         ports: list[int] = [self._port]
         for number in range(1, self._workers + 1):
             ports.append(free_port(ports))
             self._start_worker(f"worker-{number}", ports[-1])
+        if self._payments:
+            provider_port = free_port(ports)
+            self._start_payments(provider_port, free_port([*ports, provider_port]))
         url = f"http://127.0.0.1:{self._port}"
         variables = {"PROFILE": "demo", "HOST": "127.0.0.1", "PORT": str(self._port), "DATA": str(self.data / "edge")}
         self._start_child("edge", (*PROGRAM, "serve"), url, variables, lambda: _ready(url) and not _ownerless(url))
@@ -231,6 +236,14 @@ class System:
         variables = {"DATA": str(self.data / name), "WORKER_HOST": "127.0.0.1", "WORKER_PORT": str(port), "WORKER_ADDRESS": url}
         variables["SUPERVISE"] = "false"  # this system does
         self._start_child(name, self._worker_program, url, variables, lambda: _ready(url))
+
+    def _start_payments(self, provider_port: int, port: int) -> None:
+        """The provider with its book, and the connector that asks it."""
+        provider, url = f"http://127.0.0.1:{provider_port}", f"http://127.0.0.1:{port}"
+        command = (*PROGRAM, "payments", "provider", "--port", str(provider_port), "--data", str(self.data / "provider" / "book.db"))
+        self._start_child("provider", command, provider, {}, lambda: _ready(provider))
+        variables = {"DATA": str(self.data / "payments"), "PROVIDER_URL": provider, "CONNECTOR_PORT": str(port)}
+        self._start_child("payments", (*PROGRAM, "payments", "connect"), url, variables, lambda: _ready(url))
 
     def _start_child(self, name: str, command: Sequence[str], url: str, variables: Mapping[str, str], ready: Callable[[], bool]) -> None:
         own = {"BOOTSTRAP": self.servers.bootstrap, "REGISTRY": self.servers.registry_url, **variables}

@@ -38,7 +38,7 @@ def up(
 ) -> None:
     """Start a whole system on this machine; Ctrl-C stops it.
 
-    Kafka and registry (or your own), topics, schemas, the channel `box`, workers and the edge. What ends by itself is started again. With --json one line of JSON says what runs, once it is ready.
+    Kafka and registry (or your own), topics, schemas, the channels `box` and `prepaid`, workers, the edge, a payment provider that moves no money and its connector. What ends by itself is started again. With --json one line of JSON says what runs, once it is ready.
 
     \b
     Example:
@@ -67,7 +67,13 @@ def up(
     try:
         with progress() as on_step:
             system = System(
-                data or environment.data_dir(), servers=servers, port=port, workers=workers, on_step=on_step, on_exit=_tell_exit
+                data or environment.data_dir(),
+                servers=servers,
+                port=port,
+                workers=workers,
+                payments=True,
+                on_step=on_step,
+                on_exit=_tell_exit,
             )
             system.start()
         try:

@@ -15,7 +15,7 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orderflow.http import fulfillment, health, orders, reservations, stock
+from orderflow.http import fulfillment, health, orders, payments, reservations, stock
 from orderflow.http.calls import Call
 from orderflow.http.problems import MEDIA_TYPE
 from orderflow.http.routing import Route
@@ -29,6 +29,7 @@ DESCRIPTION = (
 )
 TAGS = {
     "orders": "Place, read, list and cancel orders.",
+    "payments": "Read and move the money of orders.",
     "stock": "Receive, adjust and read stock.",
     "fulfillment": "What warehouses and carriers report.",
     "operations": "Health, figures, this document.",
@@ -51,7 +52,7 @@ ROUTES = (Route("GET", "/openapi.json", serve_document, "This document.", "opera
 
 def table() -> tuple[Route, ...]:
     """Every route of the edge."""
-    return (*orders.ROUTES, *stock.ROUTES, *reservations.ROUTES, *fulfillment.ROUTES, *health.ROUTES, *ROUTES)
+    return (*orders.ROUTES, *payments.ROUTES, *stock.ROUTES, *reservations.ROUTES, *fulfillment.ROUTES, *health.ROUTES, *ROUTES)
 
 
 @cache

@@ -173,11 +173,11 @@ ROUTES = (
         "POST",
         PATH,
         place_order,
-        "Place an order: all of its lines are reserved, or none.",
+        "Place an order: all of its lines are reserved, and paid for where the channel says so, or none.",
         "orders",
         {201: OrderView, 202: AcceptedView},
         body=PlaceOrderBody,
-        problems=(400, 409, 413, 422, 503, 504),
+        problems=(400, 402, 409, 410, 413, 422, 503, 504),
     ),
     Route(
         "GET",

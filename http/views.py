@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orderflow.http.timeline import Scan
 from orderflow.streams.domain.order_records import OrderSnapshot
+from orderflow.streams.domain.payment_records import PaymentSnapshot
 from orderflow.streams.domain.stock_records import StockSnapshot
 
 
@@ -73,6 +74,55 @@ class AcceptedView(View):
     command_id: str
     order_id: str | None = None
     sku: str | None = None
+
+
+class MoneyView(View):
+    """Minor units of an ISO 4217 currency."""
+
+    amount_minor: int
+    currency: str
+
+
+class LedgerView(View):
+    """What the provider confirmed of each kind, and what it was asked for and has not answered, in minor units."""
+
+    currency: str
+    authorized: int
+    captured: int
+    refunded: int
+    voided: int
+    authorized_pending: int
+    captured_pending: int
+    refunded_pending: int
+    voided_pending: int
+
+
+class AttemptView(View):
+    """One try at the payment with its latest operation; `code` is the provider's word for why not."""
+
+    attempt_id: str
+    operation: str
+    operation_no: int
+    outcome: str
+    amount: MoneyView
+    provider: str
+    provider_ref: str
+    valid_until: str | None
+    code: str
+
+
+class PaymentView(View):
+    """`status` is derived from the counters of `ledger`."""
+
+    payment_id: str
+    order_id: str
+    status: str
+    method: str
+    ledger: LedgerView
+    attempts: list[AttemptView]
+    version: int
+    sequence: int
+    changed_at: str
 
 
 class CellView(View):
@@ -220,6 +270,33 @@ def order_view(order: OrderSnapshot) -> OrderView:
         sequence=order.sequence,
         placed_at=None if order.placed_at is None else rfc3339(order.placed_at),
         changed_at=rfc3339(order.at),
+    )
+
+
+def payment_view(payment: PaymentSnapshot) -> PaymentView:
+    return PaymentView(
+        payment_id=payment.payment_id,
+        order_id=payment.payment_id,
+        status=payment.label,
+        method=payment.method,
+        ledger=LedgerView.model_validate(payment.ledger, from_attributes=True),
+        attempts=[
+            AttemptView(
+                attempt_id=each.attempt_id,
+                operation=each.operation,
+                operation_no=each.operation_no,
+                outcome=each.outcome,
+                amount=MoneyView.model_validate(each.amount, from_attributes=True),
+                provider=each.provider,
+                provider_ref=each.provider_ref,
+                valid_until=None if each.valid_until is None else rfc3339(each.valid_until),
+                code=each.code,
+            )
+            for each in payment.attempts
+        ],
+        version=payment.version,
+        sequence=payment.sequence,
+        changed_at=rfc3339(payment.at),
     )
 
 

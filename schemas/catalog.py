@@ -59,21 +59,28 @@ SPACES = (
     Space(
         "orders",
         "order_id",
-        _in("orders", "PlaceOrder RecordStockAnswer CancelOrder PostFulfillmentStatus RecordDelivery TimerDue"),
+        _in(
+            "orders",
+            "PlaceOrder RecordStockAnswer CancelOrder PostFulfillmentStatus RecordDelivery RecordProviderResult CapturePayment VoidPayment"
+            " RefundPayment TimerDue",
+        ),
         _in(
             "orders",
             "OrderCreated OrderStatusChanged OrderRejected StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged"
-            " FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed Refused",
+            " FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed PaymentRequested PaymentAuthorized PaymentCaptured"
+            " PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown Refused",
         ),
         (
             Aggregate("order", "orderflow.orders.OrderSnapshot", "order_id"),
             Aggregate("fulfillment", "orderflow.orders.FulfillmentSnapshot", "fulfillment_id"),
+            Aggregate("payment", "orderflow.orders.PaymentSnapshot", "payment_id"),
         ),
         (
             *_head_and_answer("order_id"),
             Table("order", "orderflow.orders.rows.OrderRow", "order_id"),
             Table("stock-answer", "orderflow.orders.rows.StockAnswerRow", "order_id~G<attempt>~<sku>"),
             Table("fulfillment", "orderflow.orders.rows.FulfillmentRow", "fulfillment_id"),
+            Table("payment", "orderflow.orders.rows.PaymentRow", "order_id"),
         ),
     ),
     Space(
@@ -265,6 +272,11 @@ ALIASES: Mapping[str, str] = {
     "FulfillmentCreated": "fulfillment.order_created",
     "FulfillmentStatusChanged": "fulfillment.status_changed",
     "DeliveryConfirmed": "shipping.delivery_confirmed",
+    "PaymentAuthorized": "payment.payment.processed",
+    "PaymentCaptured": "payment.payment.captured",
+    "PaymentVoided": "payment.payment.voided",
+    "PaymentRefunded": "payment.payment.refunded",
+    "PaymentFailed": "payment.payment.failed",
 }
 """Origin names of events (domain.md 6.2): header `ce_type`, webhook type, `--type` of the CLI. No alias: the record's own name."""
 
@@ -278,10 +290,19 @@ def ce_type(record: str) -> str:
 _STOCK_OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
 _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
+_OPERATIONS = ("authorize", "capture", "void", "refund")
+_RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
+_OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
 VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.RecordStockAnswer.outcome": _STOCK_OUTCOMES,
     "orderflow.orders.StockAnswerRecorded.outcome": _STOCK_OUTCOMES,
     "orderflow.orders.rows.StockAnswerRow.outcome": (*_STOCK_OUTCOMES, "asked", "committing", "releasing"),
+    **{f"orderflow.orders.{name}.operation": _OPERATIONS for name in ("RecordProviderResult", "PaymentRequested", *_RESULTS)},
+    "orderflow.orders.RecordProviderResult.outcome": _OPERATION_OUTCOMES[1:],
+    "orderflow.orders.PaymentSnapshotAttempt.operation": _OPERATIONS,
+    "orderflow.orders.PaymentSnapshotAttempt.outcome": _OPERATION_OUTCOMES,
+    "orderflow.orders.rows.Attempt.operation": _OPERATIONS,
+    "orderflow.orders.rows.Attempt.outcome": _OPERATION_OUTCOMES,
     "orderflow.orders.StockAsked.ask": ("reserve", "commit", "release", "later"),
     "orderflow.engine.AnswerRow.outcome": ("pending", "applied", "refused"),
     "orderflow.engine.Reply.outcome": ("applied", "refused"),

@@ -38,7 +38,7 @@ class Reader:
 
     def __init__(self, engine: Engine, spaces: Sequence[KeySpace], partitions: int, lookups: Mapping[str, Lookup]) -> None:
         self.engine, self.partitions, self.lookups = engine, partitions, lookups
-        self.spaces = {space.main: space for space in spaces}
+        self.spaces = {aggregate: space for space in spaces for aggregate in (space.main, *space.shown)}
         self.logs = {source.space: source for source in engine.logs.values()}
 
     def partition(self, space: KeySpace, key: str) -> Partition:
@@ -53,12 +53,12 @@ class Reader:
             raise NotHere(503, f"{source.topic}[{number}] is being restored: {done} of {total} records")
         return partition
 
-    def snapshot(self, space: KeySpace, key: str) -> Any:
-        """The main snapshot of a key as committed, or None."""
-        partition = self.partition(space, key)
-        return self.snapshot_in(space, partition, key)
+    def snapshot(self, aggregate: str, key: str) -> Any:
+        """A key's snapshot of this aggregate as committed, or None."""
+        space = self.spaces[aggregate]
+        return self.snapshot_in(space, self.partition(space, key), key, aggregate)
 
-    def snapshot_in(self, space: KeySpace, partition: Partition, key: str) -> Any:
+    def snapshot_in(self, space: KeySpace, partition: Partition, key: str, aggregate: str) -> Any:
         rules, tables = space.rules, partition.rows.tables
         values: dict[str, Any] = {}
         initial = rules.INITIAL
@@ -77,7 +77,7 @@ class Reader:
                 values[field] = {raw[1:].decode(): table.decode(value) for _, (raw, value) in zip(range(ref.limit), found, strict=False)}
         head: HeadRow | None = committed(partition, tables["head"], key)
         snapshots = rules.snapshots(initial, rules.State(key=key, **values), head.sequence if head else 0, partition.committed.turn_time)
-        return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == space.main), None)
+        return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == aggregate), None)
 
     def running(self, space: KeySpace) -> list[Partition]:
         """The partitions of a key space that can be read here."""
@@ -94,7 +94,7 @@ class Reader:
             for raw, value in partition.family.scan(table.prefix):
                 if not wanted(table.decode(value)):
                     continue
-                snapshot = self.snapshot_in(space, partition, raw[1:].decode())
+                snapshot = self.snapshot_in(space, partition, raw[1:].decode(), space.main)
                 if not shown(snapshot.label):
                     continue
                 total += 1
@@ -175,10 +175,9 @@ class _Pages:
 
     async def row(self, view: Any, request: Any) -> Any:
         aggregate, key = request.match_info["aggregate"], request.match_info["key"]
-        space = self.reader.spaces.get(aggregate)
-        if space is None:
+        if aggregate not in self.reader.spaces:
             return answer(view, {"detail": f"no aggregate {aggregate}"}, 404)
-        return await self._serve(view, lambda: self.reader.snapshot(space, key))
+        return await self._serve(view, lambda: self.reader.snapshot(aggregate, key))
 
     async def orders(self, view: Any, request: Any) -> Any:
         query = request.query

@@ -21,7 +21,17 @@ from orderflow.schemas.codec import CodecError, RecordCodec, compile_record, hea
 from orderflow.schemas.registry import RegistryUnavailable, UnknownSchema, fetch_ids, schema_by_id
 from orderflow.schemas.resolution import compile_resolution
 from orderflow.streams import wire
-from orderflow.streams.domain import channel, contract, order_records, order_rows, parts, stock_records, stock_rows
+from orderflow.streams.domain import (
+    channel,
+    contract,
+    order_records,
+    order_rows,
+    parts,
+    payment_records,
+    payment_rows,
+    stock_records,
+    stock_rows,
+)
 from orderflow.streams.domain.contract import CommandMeta, EventMeta, TimerDue
 from orderflow.streams.wire import Reply, Worker
 from orderflow.tables.rows import Table
@@ -29,8 +39,8 @@ from orderflow.tables.rows import Table
 MODULES: Mapping[str, tuple[ModuleType, ...]] = {
     "orderflow.common": (contract, parts),
     "orderflow.engine": (wire, contract),
-    "orderflow.orders": (order_records, contract),
-    "orderflow.orders.rows": (order_rows, order_records),
+    "orderflow.orders": (order_records, payment_records, contract),
+    "orderflow.orders.rows": (order_rows, payment_rows, order_records),
     "orderflow.stock": (stock_records, contract),
     "orderflow.stock.rows": (stock_rows,),
     "orderflow.catalog": (channel, contract),

@@ -67,6 +67,8 @@ class WorkerSettings(BaseSettings):
     """Known stock locations, separated by commas, until their key space exists."""
     give_up_s: int = Field(120, ge=5)
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
+    payment_window_s: int = Field(1800, ge=5, le=86_400)
+    """How long a prepaid order waits for its authorization; its stock is kept for as long."""
     log_format: str = Field("console", pattern="^(console|json)$")
     """How log lines are written: for people or as JSON."""
 
@@ -76,7 +78,8 @@ class WorkerSettings(BaseSettings):
 
     @property
     def rules(self) -> Rules:
-        return Rules(locations=tuple(name.strip() for name in self.locations.split(",") if name.strip()), give_up_s=self.give_up_s)
+        locations = tuple(name.strip() for name in self.locations.split(",") if name.strip())
+        return Rules(locations=locations, give_up_s=self.give_up_s, payment_window_s=self.payment_window_s)
 
     def refusals(self) -> list[str]:
         """Every reason not to start, each naming its variable; empty when the worker may start."""

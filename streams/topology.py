@@ -9,6 +9,7 @@ from orderflow.streams.domain import channel, orders, stock
 from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.domain.contract import AnswerRow, CommandMeta, EventMeta, Get, HeadRow, Range, Send, Settle, Snapshot, Turn
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, StockAnswerRow
+from orderflow.streams.domain.payment_rows import PaymentRow
 from orderflow.streams.domain.stock_rows import ReservationRow, StockRow
 
 
@@ -58,6 +59,8 @@ class KeySpace(Struct, frozen=True):
     """Commands that are answered by the row they make when applied, by an answer row when refused."""
     may_wait: frozenset[str] = frozenset()
     """Commands whose answer may come in a later turn."""
+    shown: tuple[str, ...] = ()
+    """Other aggregates with the key of the space, which are read like the main one."""
     lookups: tuple[str, ...] = ()
     """Aggregates of other key spaces read as lookups."""
 
@@ -83,7 +86,7 @@ def _open_reservations(key: str, row: ReservationRow) -> str | None:
 
 def _order_version(state: Any, event: Any) -> int:
     fulfillment = state.fulfillment.get(getattr(event, "fulfillment_id", ""))
-    entity = fulfillment or state.order
+    entity = fulfillment or (state.payment if hasattr(event, "attempt_id") else state.order)
     return entity.version if entity else 0
 
 
@@ -110,11 +113,13 @@ ORDERS = KeySpace(
         TableSpec("order", 2, OrderRow, due=orders.DUE["order"]),
         TableSpec("stock-answer", 3, StockAnswerRow),
         TableSpec("fulfillment", 4, FulfillmentRow, due=orders.DUE["fulfillment"]),
+        TableSpec("payment", 5, PaymentRow),
     ),
     main="order",
-    answered_by_rows=frozenset({"RecordStockAnswer", "TimerDue"}),
+    shown=("payment",),
+    answered_by_rows=frozenset({"RecordStockAnswer", "RecordProviderResult", "TimerDue"}),
     version=_order_version,
-    may_wait=frozenset({"PlaceOrder", "CancelOrder", "PostFulfillmentStatus"}),
+    may_wait=frozenset({"PlaceOrder", "CancelOrder", "PostFulfillmentStatus", "CapturePayment", "VoidPayment", "RefundPayment"}),
     lookups=("channel",),
 )
 CATALOG = KeySpace(

@@ -43,6 +43,10 @@ BOX = ChannelPolicy(client_ids=True)
 """The channel of the demo profile: invoice terms, no price or address needed, callers may choose order ids."""
 
 
+PREPAID = ChannelPolicy(payment_terms="prepaid", client_ids=True)
+"""The channel of `orderflow up` that sells for money: an order is confirmed when its payment is authorized."""
+
+
 class SetChannel(Struct, frozen=True, gc=False):
     """Make this the channel's policy."""
 

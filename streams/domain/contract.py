@@ -75,6 +75,8 @@ class Settings(Struct, frozen=True, gc=False):
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     reservation_margin_s: int = 300
     """A reservation outlives the order's latest open timer by this much."""
+    payment_window_s: int = 1800
+    """How long a prepaid order waits for its authorization: 30 min, the window of cards (domain.md 2.3)."""
     contended_wait_s: int = 1
     """How long an order of several skus waits before it asks again for units that others may be giving back."""
     contended_waits_max: int = 3

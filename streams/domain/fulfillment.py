@@ -41,6 +41,8 @@ from orderflow.streams.domain.order_status import DELIVERED, PROCESSING, status_
 from orderflow.streams.domain.order_status import PENDING as ORDER_PENDING
 from orderflow.streams.domain.order_status import SHIPPED as ORDER_SHIPPED
 from orderflow.streams.domain.parts import Qty
+from orderflow.streams.domain.payment import Handover
+from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_records import ShipStock
@@ -50,7 +52,15 @@ BUFFERED_POST = "buffered_post"
 PREDECESSORS = {"picked": "ordered", "packed": "picked", "shipped": "packed"}
 """A counter never passes the one before it."""
 
-Event = FulfillmentStatusChanged | FulfillmentStatusIgnored | FulfillmentStatusBuffered | DeliveryConfirmed | OrderStatusChanged | Refused
+Event = (
+    FulfillmentStatusChanged
+    | FulfillmentStatusIgnored
+    | FulfillmentStatusBuffered
+    | DeliveryConfirmed
+    | OrderStatusChanged
+    | PaymentRequested
+    | Refused
+)
 Rows = Mapping[str, FulfillmentRow]
 
 
@@ -118,9 +128,14 @@ def post(state: State, command: PostFulfillmentStatus, turn: Turn) -> tuple[Even
     reached = _reached(row, steps, command.lines)
     if reached is None:
         return refusal(command, Reason.QUANTITY_EXCEEDED, fulfillment_id=row.fulfillment_id)
+    handover = Handover(state, order)
+    if target is SHIPPED and not handover.allows(reached[0]):
+        if handover.is_expired(turn):
+            return refusal(command, Reason.AUTHORIZATION_EXPIRED, fulfillment_id=row.fulfillment_id)
+        return (*_buffered(row, command, target, turn, own=True), *handover.asked())
     row, changes = reached
-    row, more = served(order, row, turn)
-    return (*changes, *more, *order_moved(state, order, {row.fulfillment_id: row}))
+    row, more = served(order, row, turn, handover)
+    return (*changes, *more, *handover.asked(), *order_moved(state, order, {row.fulfillment_id: row}))
 
 
 def _target(state: State, order: OrderRow, target_id: str) -> tuple[FulfillmentRow | None, Reason]:
@@ -166,7 +181,7 @@ def _exceeds(row: FulfillmentRow, lines: tuple[LineQuantity, ...]) -> bool:
 def _buffered(
     row: FulfillmentRow, command: PostFulfillmentStatus, target: FulfillmentStatus, turn: Turn, *, own: bool
 ) -> tuple[FulfillmentStatusBuffered | Refused, ...]:
-    """The post waits: for another post a moment, for our own commit (`own`) as long as a saga waits for any answer."""
+    """The post waits: for another post a moment, for our own commit or capture (`own`) as long as a saga waits for any answer."""
     settings = turn.settings
     if sum(waiting.at > 0 for waiting in row.buffered) >= settings.buffered_posts_max:
         return refusal(command, Reason.PREDECESSOR_MISSING, status=row.status.lower(), posted=target.lower())
@@ -205,8 +220,8 @@ def _progress(row: FulfillmentRow, step: FulfillmentStatus, lines: tuple[LineQua
     return tuple(found)
 
 
-def served(order: OrderRow, row: FulfillmentRow, turn: Turn) -> tuple[FulfillmentRow, list[Event]]:
-    """Apply the waiting posts whose turn has come, lowest first. One that now waits for our own commit only may wait longer."""
+def served(order: OrderRow, row: FulfillmentRow, turn: Turn, handover: Handover) -> tuple[FulfillmentRow, list[Event]]:
+    """Apply the waiting posts whose turn has come, lowest first. One that now waits for our own commit or capture may wait longer."""
     events: list[Event] = []
     for waiting, target in _open_posts(row):
         if RANKS[target] <= RANKS[row.status]:
@@ -222,6 +237,13 @@ def served(order: OrderRow, row: FulfillmentRow, turn: Turn) -> tuple[Fulfillmen
         if reached is None:
             events.append(FulfillmentStatusIgnored(row.fulfillment_id, waiting.status, Reason.QUANTITY_EXCEEDED))
             continue
+        if target is SHIPPED and not handover.allows(reached[0]):
+            if handover.is_expired(turn):
+                events.append(FulfillmentStatusIgnored(row.fulfillment_id, waiting.status, Reason.AUTHORIZATION_EXPIRED))
+            elif not handover.is_open:
+                due_at = turn.at + turn.settings.give_up_s * MICROS_PER_S
+                events.append(FulfillmentStatusBuffered(row.fulfillment_id, waiting.status, waiting.command_id, due_at, waiting.lines))
+            break
         row, changes = reached
         events += changes
     return row, events
@@ -240,6 +262,15 @@ def order_moved(state: State, order: OrderRow, changed: Rows) -> tuple[OrderStat
     if order.status is PROCESSING and going and all(status in (SHIPPED, COMPLETED) for status in going):
         return (status_changed(order, PROCESSING, ORDER_SHIPPED, statuses),)
     return ()
+
+
+def unpaid(state: State, reason: str) -> tuple[FulfillmentStatusIgnored, ...]:
+    """The capture that posts of `shipped` wait for was declined: nothing is handed over, and whoever posted hears why."""
+    return tuple(
+        FulfillmentStatusIgnored(row.fulfillment_id, SHIPPED.lower(), reason)
+        for row in state.fulfillment.values()
+        if any(target is SHIPPED and steps_to(row.status, target) is not None for _, target in _open_posts(row))
+    )
 
 
 def give_up_post(state: State, command: TimerDue) -> tuple[FulfillmentStatusIgnored, ...]:

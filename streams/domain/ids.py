@@ -55,6 +55,16 @@ def fulfillment_id(order_id: str, number: int) -> str:
     return f"{fulfillments_prefix(order_id)}{number}"
 
 
+def attempt_id(order_id: str, number: int) -> str:
+    """`{order_id}~A{n}`, n from 1: a try at the order's payment."""
+    return f"{order_id}~A{number}"
+
+
+def operation_key(attempt: str, operation: str, number: int) -> str:
+    """`{attempt_id}:{operation}:{n}`: what a provider knows an operation by, so that a repeat is the same one (domain.md 2.3)."""
+    return f"{attempt}:{operation}:{number}"
+
+
 def timer_id(entity_id: str, kind: str, due_at: int) -> str:
     """`<entity_id>:<kind>:<due_at>`, which is its command id too (contracts.md 7)."""
     return f"{entity_id}:{kind}:{due_at}"

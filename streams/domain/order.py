@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import money
+from orderflow.streams.domain import money, payment
 from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
@@ -36,6 +36,8 @@ from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_answers import demand, live
 from orderflow.streams.domain.zones import is_zone
 
+TERMS = ("invoice", payment.PREPAID)
+"""The payment terms these rules can keep."""
 LINE_KINDS = ("item", "shipping", "fee")
 ATTRIBUTES_MAX = 20
 """As many as the edge takes."""
@@ -58,11 +60,12 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
     assert policy is not None and state.channel is not None, "an unknown channel is a fault"
     time_zone = command.time_zone or policy.time_zone
     currency = _currency(command, policy)
+    terms = command.payment_terms or policy.payment_terms
     created = OrderCreated(
         order_number(turn.key, turn.at, time_zone),
         command.channel,
         state.channel.version,
-        command.payment_terms or policy.payment_terms,
+        terms,
         command.customer_ref,
         command.subject_id,
         currency,
@@ -77,13 +80,15 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         turn.meta.principal,
     )
     ids = tuple(reservation_id(sku, turn.key, 1) for sku in demand(command.lines))
-    return created, asked_to_reserve(turn, 1, ids)
+    return created, asked_to_reserve(turn, 1, ids, terms)
 
 
-def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...]) -> StockAsked:
-    """Ask for units; they stay reserved for longer than the order waits, so that a yes is still true when it is read."""
-    due_at = turn.at + turn.settings.give_up_s * MICROS_PER_S
-    return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + turn.settings.reservation_margin_s * MICROS_PER_S)
+def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...], terms: str) -> StockAsked:
+    """Ask for units; they stay reserved for longer than the order waits, also for its payment, so that a yes is still true when read."""
+    settings = turn.settings
+    due_at = turn.at + settings.give_up_s * MICROS_PER_S
+    more_s = settings.reservation_margin_s + (settings.payment_window_s if terms == payment.PREPAID else 0)
+    return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + more_s * MICROS_PER_S)
 
 
 def _placed(line: PlacedLine, policy: ChannelPolicy) -> PlacedLine:
@@ -171,8 +176,8 @@ def _faults_of_lines(command: PlaceOrder, settings: Settings) -> Iterator[Fault]
 def _faults_of_policy(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fault]:
     """What the channel wants and these rules cannot keep: refused loudly rather than half done."""
     terms = command.payment_terms or policy.payment_terms
-    if terms != "invoice":
-        yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "possible": "invoice"}
+    if terms not in TERMS:
+        yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "possible": ", ".join(TERMS)}
     partial_policy = command.partial_policy or policy.partial_policy
     if partial_policy != "reject":
         yield Reason.POLICY_UNSUPPORTED, {"partial_policy": partial_policy, "possible": "reject"}
@@ -193,8 +198,9 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
     for line in command.lines:
         if any(each.currency != currency for each in money.moneys(line)):
             yield Reason.CURRENCY_UNSUPPORTED, {"line_id": line.line_id, "possible": currency}
+    required = policy.price_required or (command.payment_terms or policy.payment_terms) == payment.PREPAID
     for line in command.lines:
-        if policy.price_required and line.unit_price is None:
+        if required and line.unit_price is None:
             yield Reason.PRICE_MISSING, {"line_id": line.line_id}
     for line in command.lines:
         amount = line.unit_price.amount_minor * line.quantity if line.unit_price else 0
@@ -247,7 +253,7 @@ def _in_window(state: State, order: OrderRow, turn: Turn) -> bool:
 
 
 def canceling(state: State, order: OrderRow, reason: str, by: str) -> tuple[CancelEvent, ...]:
-    """Stop what has not left, ask every owner to release, and be canceled when all of them have answered."""
+    """Stop what has not left, ask every owner to release, and be canceled when all have answered and no money is kept."""
     rows = state.fulfillment.values()
     events: list[CancelEvent] = [status_changed(order, order.status, CANCEL_PENDING, [row.status for row in rows], reason, by)]
     stopped = [row for row in rows if row.status not in FINISHED and row.status is not FULFILLMENT_SHIPPED]
@@ -255,6 +261,8 @@ def canceling(state: State, order: OrderRow, reason: str, by: str) -> tuple[Canc
     ids = live(state.stock_answer.values())
     if ids:
         return (*events, StockAsked("release", order.attempt, ids))
+    if not payment.is_undone(state, order):
+        return tuple(events)
     left = [FULFILLMENT_CANCELED if row in stopped else row.status for row in rows]
     return (*events, *cancel_ended(order, left, reason))
 

@@ -31,6 +31,16 @@ from orderflow.streams.domain.order_rows import (
     StockAnswerRow,
 )
 from orderflow.streams.domain.order_status import SYSTEM
+from orderflow.streams.domain.payment_fold import PaymentEvent, requested, resulted
+from orderflow.streams.domain.payment_records import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentRequested,
+    PaymentUnknown,
+    PaymentVoided,
+)
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.stock_answers import AWAITED, demand, outcome_after
 
@@ -45,6 +55,7 @@ Event = (
     | FulfillmentStatusIgnored
     | FulfillmentStatusBuffered
     | DeliveryConfirmed
+    | PaymentEvent
     | Refused
 )
 
@@ -73,6 +84,10 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _ignored(state, event, meta)
         case DeliveryConfirmed():
             return _delivered(state, order, event)
+        case PaymentRequested():
+            return requested(state, order, event)
+        case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
+            return resulted(state, order, event)
         case OrderRejected() | Refused():
             return state
 

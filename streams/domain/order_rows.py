@@ -1,4 +1,4 @@
-"""What the orders key space remembers: the order, its stock answers, its fulfillments (contracts.md 6, Rows)."""
+"""What the orders key space remembers: the order, its stock answers, its fulfillments, its payment (contracts.md 6, Rows)."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ from msgspec import Struct
 from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.domain.order_records import FulfillmentStatus, LineQuantity, OrderStatus, ShipTo
 from orderflow.streams.domain.parts import Money, Qty
+from orderflow.streams.domain.payment_rows import PaymentRow
 
 
 class OrderLine(Struct, frozen=True, gc=False):
@@ -40,8 +41,8 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class OrderRow(Struct, frozen=True, gc=False):
-    """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock stands;
-    `waiting` are the commands whose answer was still open when they were decided: the place first, then a cancel.
+    """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock, or with a payment
+    provider, stands; `waiting` are the commands whose answer was still open when they were decided: the place first, then a cancel.
     """
 
     version: int
@@ -73,6 +74,7 @@ class OrderRow(Struct, frozen=True, gc=False):
     attributes: Mapping[str, str] = {}
     step: str = ""
     due_at: int | None = None
+    financial_status: str = ""
 
 
 class StockAnswerRow(Struct, frozen=True, gc=False):
@@ -136,3 +138,4 @@ class State(Struct, frozen=True, gc=False):
     stock_answer: Mapping[str, StockAnswerRow] = {}
     fulfillment: Mapping[str, FulfillmentRow] = {}
     channel: ChannelRow | None = None
+    payment: PaymentRow | None = None

@@ -1,6 +1,6 @@
-"""What status topics and GET show of an order and its fulfillments."""
+"""What status topics and GET show of an order, its fulfillments and its payment."""
 
-from orderflow.streams.domain import fulfillment_steps, money
+from orderflow.streams.domain import fulfillment_steps, money, payment_ledger
 from orderflow.streams.domain.order_records import (
     FulfillmentSnapshot,
     FulfillmentSnapshotLine,
@@ -10,6 +10,8 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
 from orderflow.streams.domain.order_status import label
+from orderflow.streams.domain.payment_records import PaymentSnapshot, PaymentSnapshotAttempt
+from orderflow.streams.domain.payment_rows import PaymentRow
 
 
 def order_snapshot(state: State, order: OrderRow, sequence: int, at: int) -> OrderSnapshot:
@@ -27,6 +29,7 @@ def order_snapshot(state: State, order: OrderRow, sequence: int, at: int) -> Ord
         order_number=order.order_number,
         customer_ref=order.customer_ref,
         channel=order.channel,
+        financial_status=order.financial_status,
         fulfillment_status=fulfillment_steps.label(statuses),
         holds=tuple(hold.hold for hold in order.holds),
         lines=tuple(
@@ -65,4 +68,31 @@ def fulfillment_snapshot(order_id: str, row: FulfillmentRow, sequence: int, at: 
             FulfillmentSnapshotLine(line.line_id, line.sku, line.ordered, line.picked, line.packed, line.shipped) for line in row.lines
         ),
         due_at=row.due_at,
+    )
+
+
+def payment_snapshot(payment_id: str, row: PaymentRow, sequence: int, at: int) -> PaymentSnapshot:
+    """A payment with its counters and attempts."""
+    return PaymentSnapshot(
+        payment_id,
+        sequence=sequence,
+        version=row.version,
+        at=at,
+        label=payment_ledger.label(row.ledger),
+        method=row.method,
+        ledger=row.ledger,
+        attempts=tuple(
+            PaymentSnapshotAttempt(
+                each.attempt_id,
+                each.operation,
+                each.operation_no,
+                each.outcome,
+                each.amount,
+                each.provider,
+                each.provider_ref,
+                each.valid_until,
+                each.code,
+            )
+            for each in row.attempts
+        ),
     )

@@ -1,6 +1,7 @@
-"""The orders key space: one order with its stock answers and its fulfillments, decided by one writer.
+"""The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py; the fold is order_fold.py.
+This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py, payment.py; the folds are
+order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from orderflow.streams.domain import fulfillment, order, order_fold, sourcing
+from orderflow.streams.domain import fulfillment, order, order_fold, payment, sourcing
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
@@ -33,7 +34,21 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State, StockAnswerRow
 from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXPIRED, PENDING
-from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot
+from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot, payment_snapshot
+from orderflow.streams.domain.payment_records import (
+    CapturePayment,
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentRequested,
+    PaymentUnknown,
+    PaymentVoided,
+    RecordProviderResult,
+    RefundPayment,
+    VoidPayment,
+)
+from orderflow.streams.domain.reasons import Reason
 
 ANSWERS_MAX = 1000
 """More stock answers than an order can have: two rounds of its skus and the waits of the second."""
@@ -45,9 +60,31 @@ class ConcludeAnswers(Struct, frozen=True, gc=False):
     """The order's own follow-up when no answer is open: look at all of them together. Never on a log."""
 
 
-Command: TypeAlias = PlaceOrder | RecordStockAnswer | CancelOrder | PostFulfillmentStatus | RecordDelivery | TimerDue | ConcludeAnswers
+PeopleAsk: TypeAlias = CapturePayment | VoidPayment | RefundPayment
+Command: TypeAlias = (
+    PlaceOrder
+    | RecordStockAnswer
+    | CancelOrder
+    | PostFulfillmentStatus
+    | RecordDelivery
+    | RecordProviderResult
+    | PeopleAsk
+    | TimerDue
+    | ConcludeAnswers
+)
 Event: TypeAlias = order_fold.Event
-COMMANDS = (PlaceOrder, RecordStockAnswer, CancelOrder, PostFulfillmentStatus, RecordDelivery, TimerDue)
+COMMANDS = (
+    PlaceOrder,
+    RecordStockAnswer,
+    CancelOrder,
+    PostFulfillmentStatus,
+    RecordDelivery,
+    RecordProviderResult,
+    CapturePayment,
+    VoidPayment,
+    RefundPayment,
+    TimerDue,
+)
 EVENTS = (
     OrderCreated,
     OrderStatusChanged,
@@ -59,6 +96,13 @@ EVENTS = (
     FulfillmentStatusIgnored,
     FulfillmentStatusBuffered,
     DeliveryConfirmed,
+    PaymentRequested,
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentVoided,
+    PaymentRefunded,
+    PaymentFailed,
+    PaymentUnknown,
     Refused,
 )
 INITIAL = State()
@@ -73,12 +117,16 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("channel", channel_key(command.channel)))
         case RecordStockAnswer():
             return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
-        case PostFulfillmentStatus() | RecordDelivery():
+        case PostFulfillmentStatus() | RecordProviderResult():
+            return (row, _fulfillments(key), Get("payment", key))
+        case RecordDelivery():
             return (row, _fulfillments(key))
+        case CapturePayment() | VoidPayment() | RefundPayment():
+            return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return (row, _fulfillments(key))
         case CancelOrder() | ConcludeAnswers() | TimerDue():
-            return (row, Range("stock-answer", answers_prefix(key), ANSWERS_MAX), _fulfillments(key))
+            return (row, Range("stock-answer", answers_prefix(key), ANSWERS_MAX), _fulfillments(key), Get("payment", key))
         case _:
             assert_never(command)
 
@@ -107,12 +155,27 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return fulfillment.post(state, command, turn)
         case RecordDelivery():
             return fulfillment.deliver(state, command)
+        case RecordProviderResult():
+            return _recorded(state, command)
+        case CapturePayment():
+            return payment.capture(state, command, turn)
+        case VoidPayment():
+            return payment.void(state, command, turn)
+        case RefundPayment():
+            return payment.refund(state, command, turn)
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return fulfillment.give_up_post(state, command)
         case TimerDue():
             return sourcing.timer_due(state, command, turn)
         case _:
             assert_never(command)
+
+
+def _recorded(state: State, command: RecordProviderResult) -> tuple[Event, ...]:
+    """What the provider says of an operation becomes a fact; a capture that was declined also ends the posts that wait for it."""
+    events = payment.record_result(state, command)
+    declined = any(isinstance(event, PaymentFailed) and event.operation == payment.CAPTURE for event in events)
+    return (*events, *fulfillment.unpaid(state, Reason.PAYMENT_DECLINED)) if declined else events
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:
@@ -133,15 +196,26 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             waiting = state.order.waiting if state.order else ()
             return tuple(Settle(command_id, event.reason, event.shortages) for command_id in waiting)
         case OrderStatusChanged():
-            return tuple(_ended(state, event))
+            return (*_ended(state, event), *_concluded(state, event.new_status in payment.ENDING))
+        case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed():
+            return (*payment.settled(event), *_concluded(state, True))
         case FulfillmentStatusChanged():
             return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
         case FulfillmentStatusIgnored():
             return tuple(fulfillment.settled(state, event, meta))
-        case OrderCreated() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed() | Refused():
+        case OrderCreated() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed():
             return ()
+        case PaymentRequested() | PaymentUnknown() | Refused():
+            return ()  # connectors read the request; nothing is asked of another key
         case _:
             assert_never(event)
+
+
+def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
+    """An order with money looks at all of it again when it ends, hands over, or hears of its payment."""
+    if not moves or state.order is None or not state.order.financial_status:
+        return ()
+    return (Send("orders", state.key, ConcludeAnswers()),)
 
 
 def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:
@@ -160,10 +234,14 @@ def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:
 
 
 def waits(state: State, command: Command, command_id: str) -> bool:
-    """A place waits until the order is confirmed or ends, a cancel until every owner has answered, a post for its predecessor."""
+    """A place waits until the order is confirmed or ends, a cancel until every owner has answered, a post for its predecessor or its
+    money, what people ask of a payment for the provider.
+    """
     row = state.order
     if isinstance(command, PostFulfillmentStatus):
         return fulfillment.waits(state, command_id)
+    if isinstance(command, CapturePayment | VoidPayment | RefundPayment):
+        return payment.waits(state, command_id)
     if row is None or command_id not in row.waiting:
         return False
     if command_id == row.waiting[0]:
@@ -172,7 +250,7 @@ def waits(state: State, command: Command, command_id: str) -> bool:
 
 
 def violations(state: State) -> tuple[str, ...]:
-    """What may never be true of an order: more units than were ordered, a step that nobody did (I20)."""
+    """What may never be true of an order: more units than were ordered, a step that nobody did (I20), money from nowhere."""
     found = []
     row = state.order
     for line in row.lines if row else ():
@@ -186,19 +264,22 @@ def violations(state: State) -> tuple[str, ...]:
         for part in each.lines:
             if not 0 <= part.shipped <= part.packed <= part.picked <= part.ordered:
                 found.append(f"line {part.line_id} of {each.fulfillment_id} passed a step nobody did")
-    return tuple(found)
+    return (*found, *payment.violations(state))
 
 
 def view(key: str) -> tuple[Get | Range, ...]:
-    """The order and all its fulfillments."""
-    return (Get("order", key), _fulfillments(key))
+    """The order, all its fulfillments and its payment."""
+    return (Get("order", key), _fulfillments(key), Get("payment", key))
 
 
 def snapshots(before: State, after: State, head_sequence: int, at: int) -> tuple[Snapshot, ...]:
-    """The order when it changed, and each fulfillment that did. `after` must hold all rows of `view`."""
+    """The order when it changed, its payment, and each fulfillment that did. `after` must hold all rows of `view`."""
     found = []
     if after.order is not None and (before.order is None or before.order.version != after.order.version):
         found.append(Snapshot("order", after.key, order_snapshot(after, after.order, head_sequence, at)))
+    money = after.payment
+    if money is not None and (before.payment is None or before.payment.version != money.version):
+        found.append(Snapshot("payment", after.key, payment_snapshot(after.key, money, head_sequence, at)))
     for name, row in after.fulfillment.items():
         earlier = before.fulfillment.get(name)
         if earlier is None or earlier.version != row.version:

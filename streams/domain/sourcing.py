@@ -7,7 +7,7 @@ It never decides alone that a reservation is gone: it asks the owner to release 
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, reasons
+from orderflow.streams.domain import fulfillment, money, payment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
@@ -33,6 +33,8 @@ from orderflow.streams.domain.order_status import (
     status_changed,
 )
 from orderflow.streams.domain.parts import Holder, units
+from orderflow.streams.domain.payment_fold import PAY
+from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue, refusal
 from orderflow.streams.domain.stock_answers import OUTCOMES, demand, is_whole, latest, live, outcome_after
@@ -40,10 +42,10 @@ from orderflow.streams.domain.stock_records import CommitReservation, ReleaseRes
 
 GIVE_UP = "give_up"
 CONTENDED_RETRY = "contended_retry"
-"""Kinds of the order's timers: stop waiting for answers; ask again."""
-TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY}
+"""Kinds of the order's timers: stop waiting for answers; ask again. The third is the payment's window."""
+TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW}
 
-Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | FulfillmentCreated
+Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | FulfillmentCreated | PaymentRequested
 
 
 def due(row: OrderRow) -> tuple[str, int] | None:
@@ -95,16 +97,23 @@ def concludes(state: State, event: StockAnswerRecorded) -> bool:
 
 
 def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
-    """Every answer is in: go on with what they say together."""
+    """Every answer of stock is in, or one of the payment: go on with what they say together. Money that is due back goes first."""
     order = state.order
-    if order is None or order.answers_open or order.status not in OPEN:
+    if order is None:
         return ()
+    undone = payment.undone(state, order)
+    if undone or order.answers_open or order.status not in OPEN:
+        return undone
     if order.status is CANCEL_PENDING:
+        if not payment.is_undone(state, order):
+            return ()
         return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason)
     if order.status is not PENDING:
         return _after_commit(state, order, turn)
     if order.step == "reserve":
         return _after_reserve(state, order, turn)
+    if order.step == PAY:
+        return _after_payment(state, order)
     if order.step == "release":
         return _rejected(state, order, Reason.STEP_TIMED_OUT)
     return ()
@@ -118,12 +127,28 @@ def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
         return _after_refusal(state, order, turn, failed)
     for sku in wanted:
         if sku not in found:  # one after the other: its turn
-            return (asked_to_reserve(turn, order.attempt, (reservation_id(sku, state.key, order.attempt),)),)
+            ids = (reservation_id(sku, state.key, order.attempt),)
+            return (asked_to_reserve(turn, order.attempt, ids, order.payment_terms),)
+    sums = money.totals(order.lines, order.currency)
+    if order.payment_terms == payment.PREPAID and sums is not None and sums.total.amount_minor > 0:
+        end = payment.window_end(turn, (row.due_at for row in found.values() if row.due_at is not None))
+        return (payment.authorization(state.key, sums.total, end),)
     return _confirmed(state, order, found)
 
 
+def _after_payment(state: State, order: OrderRow) -> tuple[Event, ...]:
+    """The order waits for its authorization: a yes confirms it, a no ends it, and so does the loss of its units meanwhile."""
+    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    lost = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
+    if lost:
+        return _ended(state, order, lost)
+    if payment.is_declined(state.payment):
+        return (*_released(state, order), *_rejected(state, order, Reason.PAYMENT_DECLINED))
+    return _confirmed(state, order, found) if payment.is_authorized(state.payment) else ()
+
+
 def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow]) -> tuple[Event, ...]:
-    """Invoice terms: the last yes confirms, commits the units for good and hands the order to the warehouses."""
+    """The last yes, of stock or of the payment, confirms, commits the units for good and hands the order to the warehouses."""
     created = fulfillment.created(state.key, order, granted)
     ids = tuple(row.reservation_id for row in granted.values())
     return (
@@ -141,15 +166,23 @@ def _after_refusal(state: State, order: OrderRow, turn: Turn, failed: list[Stock
     if len(wanted) > 1 and all(row.outcome == "refused" and row.contended for row in failed):
         if order.attempt == 1:
             first = reservation_id(next(iter(wanted)), state.key, 2)
-            kept = live(state.stock_answer.values())
-            release = (StockAsked("release", 1, kept),) if kept else ()
-            return (*release, asked_to_reserve(turn, 2, (first,)))
+            return (*_released(state, order), asked_to_reserve(turn, 2, (first,), order.payment_terms))
         if order.attempt - 2 < turn.settings.contended_waits_max:
             attempt = order.attempt + 1
             ids = tuple(reservation_id(row.sku, state.key, attempt) for row in failed)
             return (StockAsked("later", attempt, ids, turn.at + turn.settings.contended_wait_s * MICROS_PER_S),)
+    return _ended(state, order, failed)
+
+
+def _released(state: State, order: OrderRow) -> tuple[StockAsked, ...]:
+    """All that stock keeps for the order goes back."""
     kept = live(state.stock_answer.values())
-    release = (StockAsked("release", order.attempt, kept),) if kept else ()
+    return (StockAsked("release", order.attempt, kept),) if kept else ()
+
+
+def _ended(state: State, order: OrderRow, failed: list[StockAnswerRow]) -> tuple[Event, ...]:
+    """Stock could not keep these: the order expires where time was the reason, and is rejected where units were."""
+    release = _released(state, order)
     refused = [row for row in failed if row.outcome != "expired"]
     if not refused:
         return (*release, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
@@ -177,10 +210,11 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
         return ()  # the pick will tell what is really there
     events: list[Event] = []
     changed = {}
+    handover = payment.Handover(state, order)
     for row in rows:
-        changed[row.fulfillment_id], more = fulfillment.served(order, row, turn)
+        changed[row.fulfillment_id], more = fulfillment.served(order, row, turn, handover)
         events += more
-    return (*events, *fulfillment.order_moved(state, order, changed))
+    return (*events, *handover.asked(), *fulfillment.order_moved(state, order, changed))
 
 
 def _promised(state: State) -> Iterator[tuple[str, int]]:
@@ -195,12 +229,14 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
 
 # -- timers ---------------------------------------------------------------------------------------------------------------------------
 def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
-    """Give up waiting, or ask again. An outdated timer changes nothing."""
+    """Give up waiting for stock or for the payment, or ask stock again. An outdated timer changes nothing."""
     order = state.order
     if order is None or due(order) != (command.kind, command.due_at):
         return ()
     if order.step == "later":
         return _asked_again(state, order, turn)
+    if order.step == PAY:
+        return (*_released(state, order), status_changed(order, PENDING, EXPIRED, (), Reason.METHOD_EXPIRED))
     ids = live(state.stock_answer.values())
     return (StockAsked("release", order.attempt, ids),) if ids else _rejected(state, order, Reason.STEP_TIMED_OUT)
 
@@ -212,7 +248,8 @@ def _asked_again(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]
     lost = [row for row in found.values() if row.outcome != "refused" and not (row.outcome == "reserved" and is_whole(row))]
     if lost:
         return _after_refusal(state, order, turn, lost)
-    return (asked_to_reserve(turn, order.attempt, tuple(reservation_id(row.sku, state.key, order.attempt) for row in refused)),)
+    ids = tuple(reservation_id(row.sku, state.key, order.attempt) for row in refused)
+    return (asked_to_reserve(turn, order.attempt, ids, order.payment_terms),)
 
 
 # -- what follows ---------------------------------------------------------------------------------------------------------------------

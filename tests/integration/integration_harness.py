@@ -228,13 +228,14 @@ class Rig:
 
 
 @contextmanager
-def started(servers: Servers, directory: Path, word: str, *, workers: int = 1) -> Iterator[Rig]:
+def started(servers: Servers, directory: Path, word: str, *, workers: int = 1, payments: bool = False) -> Iterator[Rig]:
     """A system on topics whose names begin with `word`."""
     prefix = f"{word}-{uuid.uuid4().hex[:8]}"
     gate = directory / "gate"
     environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix}
     program = ("/bin/sh", "-c", GATE, str(gate), *PROGRAM, "worker")
-    with System(directory / "system", servers=servers, workers=workers, environment=environment, worker_program=program) as system:
+    options = {"workers": workers, "payments": payments}
+    with System(directory / "system", servers=servers, environment=environment, worker_program=program, **options) as system:  # type: ignore[arg-type]
         names = Catalog(prefix)
         records = contracts.load_records(servers.registry_url, names, directory / "schemas.json")
         rig = Rig(system, names, records, gate)

@@ -77,7 +77,7 @@ def test_the_literal_requests_of_the_mission_and_a_second_start(box: Servers, tm
         assert set(answers) <= {200, 202}
         until(lambda: get(f"{url}/api/v1/orders/test-order-123")["status"] == "shipped")
         children = state["processes"]
-        assert {each["name"] for each in children} == {"worker-1", "edge"}
+        assert {each["name"] for each in children} == {"worker-1", "edge", "provider", "payments"}
     assert all(started_at(each["pid"]) != each["started"] for each in children), "a child was left behind"
     assert not (data / "run.json").exists()
 
@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_state_file_says_so(box
     data = tmp_path / f"again-{os.getpid()}"
     with running(box, data, "--workers", "2") as (_, state):
         before = {each["name"]: each["pid"] for each in state["processes"]}
-        assert set(before) == {"worker-1", "worker-2", "edge"}
+        assert set(before) == {"worker-1", "worker-2", "edge", "provider", "payments"}
         os.kill(before["worker-2"], signal.SIGKILL)
 
         def now() -> dict[str, int]:

@@ -33,7 +33,7 @@ def test_a_page_does_what_it_shows(box: Servers, tmp_path: Path, page: Path) -> 
     """Other tests share the broker, so topics have another prefix here than on the page; the system is where `orderflow up` puts it."""
     prefix = f"docs-{page.stem}-{os.getpid()}"
     own = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix}
-    with System(tmp_path / "orderflow", servers=box, environment=own) as system:
+    with System(tmp_path / "orderflow", servers=box, payments=True, environment=own) as system:
         asyncio.run(seed(system.url))
         environment = {
             **own,

@@ -72,7 +72,7 @@ def test_every_setting_has_a_source_and_most_a_meaning() -> None:
     entries = {entry["variable"]: entry for entry in environment.entries({"ORDERFLOW_PORT": "9090"})}
     assert entries["ORDERFLOW_PORT"]["value"] == "9090" and entries["ORDERFLOW_PORT"]["source"] == "environment"
     assert entries["ORDERFLOW_GROUP"]["source"] == "default" and "workers that share" in entries["ORDERFLOW_GROUP"]["meaning"]
-    assert entries["ORDERFLOW_BOOTSTRAP"]["read_by"] == "worker, edge"
+    assert entries["ORDERFLOW_BOOTSTRAP"]["read_by"] == "worker, edge, payments"
 
 
 def test_a_silent_broker_is_a_problem() -> None:

@@ -87,7 +87,7 @@ REFUSED_PLACES: list[tuple[Reason, PlaceOrder, ChannelPolicy | None]] = [
     (Reason.UNKNOWN_CHANNEL, place(channel="nowhere"), None),
     (Reason.UNKNOWN_CHANNEL, place(channel=""), None),
     (Reason.UNKNOWN_LOCATION, place(item(location_id="default")), BOX),
-    (Reason.PAYMENT_METHOD_INELIGIBLE, place(payment_terms="prepaid"), BOX),
+    (Reason.PAYMENT_METHOD_INELIGIBLE, place(payment_terms="cod"), BOX),
     (Reason.PAYMENT_METHOD_INELIGIBLE, place(), replace(BOX, payment_terms="cod")),
     (Reason.POLICY_UNSUPPORTED, place(partial_policy="backorder"), BOX),
     (Reason.POLICY_UNSUPPORTED, place(must_accept=True), BOX),
@@ -121,7 +121,7 @@ def test_of_several_reasons_the_first_of_the_list_is_named() -> None:
     wrong = PlaceOrder(
         "box",
         customer_ref="a person",
-        payment_terms="prepaid",
+        payment_terms="cod",
         partial_policy="ask",
         lines=(item("1", quantity=0, location_id="moon", unit_price=Money(-1, EUR)), item("2", quantity=1000), *MANY),
     )

@@ -26,7 +26,7 @@ from orderflow.streams.domain.order_records import (
     RecordDelivery,
 )
 from orderflow.streams.domain.order_status import TRANSITIONS
-from orderflow.streams.domain.parts import units
+from orderflow.streams.domain.parts import Money, units
 from orderflow.streams.domain.stock_records import AdjustStock, ReleaseReservation
 from orderflow.streams.domain.stock_rows import ReservationStatus
 
@@ -342,7 +342,21 @@ def arrive(world: World, key: str, sender: str = "") -> None:
     world.arrive(next(channel for channel in world.flying if channel[2] == key and sender in channel[0]))
 
 
-SCENES = {"expire": expire, "give_up": give_up, "contended_retry": contended_retry, "buffered_post": buffered_post}
+def payment_window(world: World) -> None:
+    """A prepaid order whose provider says nothing."""
+    line = PlacedLine("1", "A", 1, unit_price=Money(500, "EUR"))
+    world.send("orders", "o1", PlaceOrder("box", payment_terms="prepaid", lines=(line,)), "place-o1")
+    world.drain()
+    world.tick()
+
+
+SCENES = {
+    "expire": expire,
+    "give_up": give_up,
+    "contended_retry": contended_retry,
+    "buffered_post": buffered_post,
+    "payment_window": payment_window,
+}
 
 
 @pytest.mark.parametrize("kind", SCENES)

@@ -20,7 +20,7 @@ from orderflow.streams.topology import SPACES, KeySpace
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = Path(domain.__file__).parent
-OUTSIDE = {"http": "the edge", "cli": "an operator"}
+OUTSIDE = {"http": "the edge", "cli": "an operator", "connectors": "a connector"}
 """Folders whose programs send commands from outside."""
 
 NOT_ASKED_YET = {

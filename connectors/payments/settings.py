@@ -1,0 +1,48 @@
+"""What the payments connector can be told, from the environment (ORDERFLOW_...), and why it would refuse to start with it."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class PaymentSettings(BaseSettings):
+    """One payments connector. Names end with their unit; every wait and count has a bound."""
+
+    model_config = SettingsConfigDict(env_prefix="ORDERFLOW_", extra="ignore", frozen=True)
+
+    bootstrap: str = "127.0.0.1:9092"
+    """Kafka's bootstrap servers."""
+    registry: str = "http://127.0.0.1:8081"
+    """The schema registry's Confluent API; needed at the first start and for unknown schema ids only."""
+    prefix: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """First part of every topic's name."""
+    partitions: int = Field(4, ge=1, le=1024)
+    """Partitions per key space, fixed for life."""
+    group: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """The workers' consumer group; connectors share the work under this name with `-payments`."""
+    data: Path = Path(".orderflow")
+    """Where schema ids are kept; a connector keeps nothing else on disk."""
+    provider_url: str = "http://127.0.0.1:8090"
+    """Where the local payment provider answers."""
+    connector_host: str = "127.0.0.1"
+    """Address of the connector's own endpoint: health and metrics."""
+    connector_port: int = Field(6070, ge=1, le=65535)
+    """Port of the connector's own endpoint."""
+    provider_timeout_s: float = Field(30.0, gt=0, le=60)
+    """The whole deadline of one call to a provider (slot GW-P0-01)."""
+    provider_repeat_s: float = Field(1.0, gt=0, le=60)
+    """An operation without an answer is asked for again after this long, then ever later."""
+    provider_repeat_max_s: float = Field(900.0, ge=1, le=3600)
+    """And at the latest after this long, until it is answered."""
+    provider_calls_max: int = Field(100, ge=1, le=10_000)
+    """At most this many calls are under way; the others wait their turn."""
+    breaker_open_s: float = Field(30.0, gt=0, le=600)
+    """How long a provider that fails (half of at least 20 calls within 10 s) is left alone before one call tries it again."""
+
+    def refusals(self) -> list[str]:
+        """Every reason not to start, each naming its variable; empty when the connector may start."""
+        if urlsplit(self.provider_url).scheme not in ("http", "https"):
+            return [f"ORDERFLOW_PROVIDER_URL={self.provider_url} is no http address"]
+        return []

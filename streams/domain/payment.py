@@ -1,0 +1,325 @@
+"""The money of an order: asked of a provider, recorded as it answers, given back when the order ends (domain.md 2.3).
+
+The turn never calls anybody. It records the operation, which is what connectors consume, and learns the outcome by a command; until then
+nobody knows. One operation of a payment is under way at a time. Money follows the goods: what is captured is the share of what has left.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from orderflow.streams.domain import payment_ledger
+from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settle, Turn
+from orderflow.streams.domain.ids import attempt_id, operation_key
+from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
+from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, DELIVERED, EXPIRED, PROCESSING, REJECTED, SHIPPED
+from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_records import (
+    CapturePayment,
+    Ledger,
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentRequested,
+    PaymentUnknown,
+    PaymentVoided,
+    RecordProviderResult,
+    RefundPayment,
+    VoidPayment,
+)
+from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
+from orderflow.streams.domain.reasons import Reason
+from orderflow.streams.domain.refusals import UnknownValue, refusal, untimely
+from orderflow.streams.domain.transitions import Transition, Transitions
+
+PREPAID = "prepaid"
+"""The payment terms under which an order is confirmed by an authorization."""
+PROVIDER, METHOD = "local", "card"
+"""Where payments are asked for: the provider process of the box is the one there is."""
+AUTHORIZE, CAPTURE, VOID, REFUND = "authorize", "capture", "void", "refund"
+REQUESTED, SUCCEEDED, DECLINED, UNKNOWN = "requested", "succeeded", "declined", "unknown"
+ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
+"""What a connector may say of an operation."""
+WINDOW = "payment_window"
+"""Kind of the order's timer that ends the wait for its payment."""
+ENDING = frozenset({CANCEL_PENDING, CANCELED, EXPIRED, REJECTED, SHIPPED, DELIVERED})
+"""Orders of which nothing more will leave: money beyond what has left goes back."""
+SELLING = frozenset({CONFIRMED, PROCESSING, SHIPPED, DELIVERED})
+
+TRANSITIONS = Transitions(
+    "payment attempt",
+    (
+        Transition("", REQUESTED, "an authorization is asked of the provider"),
+        Transition(REQUESTED, SUCCEEDED, "the provider did it"),
+        Transition(REQUESTED, DECLINED, "the provider will not"),
+        Transition(REQUESTED, UNKNOWN, "no answer: the request is repeated under its key"),
+        Transition(UNKNOWN, SUCCEEDED, "a repeat was answered"),
+        Transition(UNKNOWN, DECLINED, "a repeat was answered"),
+        Transition(SUCCEEDED, REQUESTED, "the next operation: capture, void, refund"),
+        Transition(DECLINED, REQUESTED, "the next operation of an authorized payment"),
+    ),
+)
+
+Result = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed | PaymentUnknown
+
+
+def is_open(row: PaymentRow | None) -> bool:
+    """Is an operation under way whose outcome nobody knows yet?"""
+    return row is not None and row.attempts[-1].outcome in (REQUESTED, UNKNOWN)
+
+
+def is_authorized(row: PaymentRow | None) -> bool:
+    """Did the provider say yes to the order's whole amount?"""
+    return row is not None and row.ledger.authorized > 0
+
+
+def is_declined(row: PaymentRow | None) -> bool:
+    """Did the provider say no?"""
+    return row is not None and row.ledger.authorized == 0 and row.attempts[-1].outcome == DECLINED
+
+
+# -- asking ---------------------------------------------------------------------------------------------------------------------------
+def authorization(order_id: str, amount: Money, due_at: int) -> PaymentRequested:
+    """Ask for the whole amount; the order waits until `due_at`."""
+    name = attempt_id(order_id, 1)
+    return PaymentRequested(name, AUTHORIZE, 1, operation_key(name, AUTHORIZE, 1), PROVIDER, METHOD, amount, due_at=due_at)
+
+
+def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") -> PaymentRequested:
+    """The payment's next operation; its number makes its key, so that two equal captures are two charges."""
+    attempt = row.attempts[-1]
+    assert TRANSITIONS.allows(attempt.outcome, REQUESTED), f"{operation} while one is {attempt.outcome}"
+    number = attempt.operation_no + 1
+    return PaymentRequested(
+        attempt.attempt_id,
+        operation,
+        number,
+        operation_key(attempt.attempt_id, operation, number),
+        attempt.provider,
+        row.method,
+        Money(amount, row.ledger.currency),
+        attempt.provider_ref,
+        None,
+        command_id,
+    )
+
+
+def undone(state: State, order: OrderRow) -> tuple[PaymentRequested, ...]:
+    """What still has to go back of the money of an order that ends: what was not captured, then what was captured for nothing.
+
+    A compensation that was declined is not asked again by itself: people decide.
+    """
+    row = state.payment
+    if row is None or order.status not in ENDING or is_open(row):
+        return ()
+    attempt = row.attempts[-1]
+    if attempt.outcome == DECLINED and attempt.operation in (VOID, REFUND):
+        return ()
+    rest = payment_ledger.capturable(row.ledger)
+    if rest:
+        return (_next(row, VOID, rest),)
+    kept = payment_ledger.refundable(row.ledger) - payment_ledger.owed(order, {})
+    return (_next(row, REFUND, kept),) if kept > 0 else ()
+
+
+def is_undone(state: State, order: OrderRow) -> bool:
+    """Has all money gone back that must? What people have refunded beyond it does not matter."""
+    row = state.payment
+    if row is None:
+        return True
+    kept = payment_ledger.refundable(row.ledger) - payment_ledger.owed(order, {})
+    return not is_open(row) and payment_ledger.capturable(row.ledger) == 0 and kept <= 0
+
+
+class Handover:
+    """The shipments of one decision: each may leave only when its share of the order's total is captured."""
+
+    def __init__(self, state: State, order: OrderRow) -> None:
+        self.order, self.row = order, state.payment
+        self.is_open = is_open(state.payment)
+        self._leaving: dict[str, int] = {}
+        self._short: dict[str, int] = {}
+
+    def allows(self, fulfillment: FulfillmentRow) -> bool:
+        """May these units leave, beside those that were allowed before? An order without a payment asks for none."""
+        if self.row is None:
+            return True
+        leaving = _sum(self._leaving, fulfillment)
+        if payment_ledger.owed(self.order, leaving) <= self.row.ledger.captured:
+            self._leaving = leaving
+            return True
+        self._short = _sum(self._short, fulfillment)
+        return False
+
+    def is_expired(self, turn: Turn) -> bool:
+        """Is the authorization over? Then a capture is not even tried."""
+        return self.row is not None and _is_expired(self.row, turn)
+
+    def asked(self) -> tuple[PaymentRequested, ...]:
+        """The capture of all that was not allowed; nothing while another operation is under way: its outcome asks again."""
+        if self.row is None or not self._short or self.is_open:
+            return ()
+        together = {line: self._leaving.get(line, 0) + self._short.get(line, 0) for line in (*self._leaving, *self._short)}
+        missing = payment_ledger.owed(self.order, together) - self.row.ledger.captured
+        amount = min(missing, payment_ledger.capturable(self.row.ledger))
+        return (_next(self.row, CAPTURE, amount),) if amount > 0 else ()
+
+
+def _sum(units: Mapping[str, int], fulfillment: FulfillmentRow) -> dict[str, int]:
+    found = dict(units)
+    for line in fulfillment.lines:
+        found[line.line_id] = found.get(line.line_id, 0) + line.shipped
+    return found
+
+
+def _is_expired(row: PaymentRow, turn: Turn) -> bool:
+    until = row.attempts[-1].valid_until
+    return until is not None and until < turn.at
+
+
+# -- commands of people ---------------------------------------------------------------------------------------------------------------
+def capture(state: State, command: CapturePayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+    """Take authorized money now, beside what handing over goods takes by itself."""
+    return _asked_by_people(state, command, CAPTURE, turn)
+
+
+def void(state: State, command: VoidPayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+    """Give the rest of the authorization back. Only of an order that ends: otherwise cancel it."""
+    return _asked_by_people(state, command, VOID, turn)
+
+
+def refund(state: State, command: RefundPayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+    """Give captured money back, at most what was captured and is still ours."""
+    return _asked_by_people(state, command, REFUND, turn)
+
+
+PeopleAsk = CapturePayment | VoidPayment | RefundPayment
+
+
+def _asked_by_people(state: State, command: PeopleAsk, operation: str, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+    row, order = state.payment, state.order
+    if row is None or order is None:
+        return refusal(command, Reason.NOT_FOUND)
+    reason = untimely(turn, row.version)
+    if reason is not None:
+        return refusal(command, reason)
+    left = payment_ledger.refundable(row.ledger) if operation == REFUND else payment_ledger.capturable(row.ledger)
+    amount = left if command.amount is None else command.amount.amount_minor
+    for reason, detail in _faults(command, operation, order, row, amount, left, turn):
+        return refusal(command, reason, **detail)
+    return (_next(row, operation, amount, turn.meta.command_id),)
+
+
+def _faults(
+    command: PeopleAsk, operation: str, order: OrderRow, row: PaymentRow, amount: int, left: int, turn: Turn
+) -> Iterator[tuple[Reason, dict[str, str]]]:
+    """Everything that is wrong with it, in the order of the reasons."""
+    if command.amount is not None and command.amount.currency != row.ledger.currency:
+        yield Reason.CURRENCY_UNSUPPORTED, {"currency": command.amount.currency, "possible": row.ledger.currency}
+    if command.amount is not None and amount <= 0:
+        yield Reason.AMOUNT_OUT_OF_RANGE, {"amount": str(amount)}
+    if is_open(row):
+        yield Reason.ILLEGAL_TRANSITION, {"under_way": row.attempts[-1].operation}
+    if (operation == CAPTURE and order.status not in SELLING) or (operation == VOID and order.status not in ENDING):
+        yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
+    if row.ledger.authorized == 0 or amount == 0:
+        yield Reason.NOT_AUTHORIZED_STATE, {"payment": payment_ledger.label(row.ledger)}
+    if operation == CAPTURE and _is_expired(row, turn):
+        yield Reason.AUTHORIZATION_EXPIRED, {"attempt_id": row.attempts[-1].attempt_id}
+    if amount > left:
+        exceeds = Reason.REFUND_EXCEEDS_CAPTURED if operation == REFUND else Reason.CAPTURE_EXCEEDS_AUTHORIZED
+        yield exceeds, {"asked": str(amount), "possible": str(left)}
+
+
+# -- what the provider says -----------------------------------------------------------------------------------------------------------
+def record_result(state: State, command: RecordProviderResult) -> tuple[Result | Refused, ...]:
+    """The outcome of the operation that is under way becomes a fact; one of another operation, or a repeat, is nothing."""
+    if command.operation not in payment_ledger.COUNTERS or command.outcome not in ANSWERS:
+        raise UnknownValue(f"{command.operation!r} with the outcome {command.outcome!r}")
+    row = state.payment
+    if row is None or all(attempt.attempt_id != command.attempt_id for attempt in row.attempts):
+        return refusal(command, Reason.NOT_FOUND, attempt_id=command.attempt_id)
+    attempt = row.attempts[-1]
+    same = (command.attempt_id, command.operation, command.operation_no) == (attempt.attempt_id, attempt.operation, attempt.operation_no)
+    if not same or not TRANSITIONS.allows(attempt.outcome, command.outcome):
+        return ()
+    reason = _mismatch(attempt, command)
+    if reason is not None:
+        return refusal(command, reason, attempt_id=attempt.attempt_id, asked=str(attempt.amount.amount_minor))
+    return (_result(state.key, row, attempt, command),)
+
+
+def _mismatch(attempt: Attempt, command: RecordProviderResult) -> Reason | None:
+    """Money moves only as it was asked: what the provider reports must be the operation's amount (slot D74)."""
+    if command.amount is None:
+        return Reason.AMOUNT_MISMATCH if command.outcome == SUCCEEDED else None
+    if command.amount.currency != attempt.amount.currency:
+        return Reason.CURRENCY_MISMATCH
+    return Reason.AMOUNT_MISMATCH if command.amount.amount_minor != attempt.amount.amount_minor else None
+
+
+def _result(payment_id: str, row: PaymentRow, attempt: Attempt, command: RecordProviderResult) -> Result:
+    said = (
+        payment_id,
+        attempt.attempt_id,
+        attempt.operation,
+        attempt.operation_no,
+        attempt.amount,
+        ledger_after(row.ledger, attempt, command.outcome),
+        row.method,
+        command.code,
+        command.provider_ref or attempt.provider_ref,
+        command.valid_until if command.operation == AUTHORIZE else attempt.valid_until,
+        attempt.command_id,
+    )
+    if command.outcome == DECLINED:
+        return PaymentFailed(*said)
+    if command.outcome == UNKNOWN:
+        return PaymentUnknown(*said)
+    if command.operation == AUTHORIZE:
+        return PaymentAuthorized(*said)
+    if command.operation == CAPTURE:
+        return PaymentCaptured(*said)
+    return PaymentVoided(*said) if command.operation == VOID else PaymentRefunded(*said)
+
+
+def outcome_of(event: Result) -> str:
+    """What the event says of its operation."""
+    if isinstance(event, PaymentFailed):
+        return DECLINED
+    return UNKNOWN if isinstance(event, PaymentUnknown) else SUCCEEDED
+
+
+def ledger_after(ledger: Ledger, attempt: Attempt, outcome: str) -> Ledger:
+    """The counters once the operation under way has this outcome."""
+    if outcome == UNKNOWN:
+        return ledger
+    change = payment_ledger.succeeded if outcome == SUCCEEDED else payment_ledger.failed
+    return change(ledger, attempt.operation, attempt.amount.amount_minor)
+
+
+def settled(event: Result) -> Iterable[Settle]:
+    """The command that waited for the operation, if one did, has its outcome."""
+    if event.command_id and not isinstance(event, PaymentUnknown):
+        yield Settle(event.command_id, Reason.PAYMENT_DECLINED if isinstance(event, PaymentFailed) else "")
+
+
+def waits(state: State, command_id: str) -> bool:
+    """Does the operation under way have the answer of this command?"""
+    row = state.payment
+    return row is not None and is_open(row) and row.attempts[-1].command_id == command_id
+
+
+def window_end(turn: Turn, dues: Iterable[int]) -> int:
+    """When the order stops waiting for its payment: its window, but never so late that a reservation could end first (bug 7)."""
+    margin = turn.settings.reservation_margin_s * MICROS_PER_S
+    return min(turn.at + turn.settings.payment_window_s * MICROS_PER_S, *(due - margin for due in dues))
+
+
+def violations(state: State) -> Iterator[str]:
+    """What may never be true of an order's money."""
+    row, order = state.payment, state.order
+    if row is None:
+        return
+    yield from payment_ledger.faults(row.ledger)
+    if order is not None and order.status is CANCELED and not is_open(row) and not is_undone(state, order):
+        yield "the order is canceled and its money was kept"

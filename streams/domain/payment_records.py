@@ -1,0 +1,149 @@
+"""What the orders key space hears, says and shows about the money of an order, in integer minor units of one currency (contracts.md 6).
+
+Fields are in the order of the Avro records, without `meta` and the key. An order has one payment, whose id is the order's.
+"""
+
+from msgspec import Struct
+
+from orderflow.streams.domain.parts import Money
+
+
+class Ledger(Struct, frozen=True, gc=False):
+    """The payment as counters: what the provider confirmed of each kind, and what it was asked for and has not answered (`*_pending`)."""
+
+    authorized: int = 0
+    captured: int = 0
+    refunded: int = 0
+    voided: int = 0
+    authorized_pending: int = 0
+    captured_pending: int = 0
+    refunded_pending: int = 0
+    voided_pending: int = 0
+    currency: str = ""
+
+
+class RecordProviderResult(Struct, frozen=True, gc=False):
+    """What the provider says of one operation: succeeded, declined, or unknown while nobody could be asked. A fact: it is never late.
+
+    `amount` is what the provider reports, for it must be what was asked.
+    """
+
+    attempt_id: str
+    operation: str
+    operation_no: int
+    outcome: str
+    amount: Money | None = None
+    provider: str = ""
+    provider_ref: str = ""
+    valid_until: int | None = None
+    code: str = ""
+
+
+class CapturePayment(Struct, frozen=True, gc=False):
+    """Take authorized money; without an amount all that is left of the authorization. Handing goods over asks for it by itself."""
+
+    amount: Money | None = None
+    reason: str = ""
+    reference: str = ""
+
+
+class VoidPayment(Struct, frozen=True, gc=False):
+    """Give back what is authorized and was not captured, of an order that will take no more; it is asked by itself, this repairs."""
+
+    amount: Money | None = None
+    reason: str = ""
+    reference: str = ""
+
+
+class RefundPayment(Struct, frozen=True, gc=False):
+    """Give captured money back; without an amount all of it."""
+
+    amount: Money | None = None
+    reason: str = ""
+    reference: str = ""
+
+
+class PaymentRequested(Struct, frozen=True, gc=False):
+    """The provider is to be asked, once, under this key: what connectors consume. `due_at` ends the payment window, if there is one.
+
+    `command_id` is the command that waits for the outcome, empty where the order asked by itself.
+    """
+
+    attempt_id: str
+    operation: str
+    operation_no: int
+    idempotency_key: str
+    provider: str
+    method: str
+    amount: Money
+    provider_ref: str = ""
+    due_at: int | None = None
+    command_id: str = ""
+
+
+class _Result(Struct, frozen=True, gc=False):
+    """What the events about an operation's outcome share; `totals` is the ledger after it, `command_id` the command that waited for it."""
+
+    payment_id: str
+    attempt_id: str
+    operation: str
+    operation_no: int
+    amount: Money
+    totals: Ledger
+    method: str = ""
+    code: str = ""
+    provider_ref: str = ""
+    valid_until: int | None = None
+    command_id: str = ""
+
+
+class PaymentAuthorized(_Result, frozen=True, gc=False):
+    """The provider keeps this amount for the order, until `valid_until`."""
+
+
+class PaymentCaptured(_Result, frozen=True, gc=False):
+    """The money is ours."""
+
+
+class PaymentVoided(_Result, frozen=True, gc=False):
+    """The rest of the authorization was given back."""
+
+
+class PaymentRefunded(_Result, frozen=True, gc=False):
+    """Captured money was given back."""
+
+
+class PaymentFailed(_Result, frozen=True, gc=False):
+    """The provider declined the operation; `code` is its word for why. No money moved."""
+
+
+class PaymentUnknown(_Result, frozen=True, gc=False):
+    """Nobody knows whether the operation happened; the same request is repeated under its key until the provider answers."""
+
+
+class PaymentSnapshotAttempt(Struct, frozen=True, gc=False):
+    """An attempt with its latest operation."""
+
+    attempt_id: str
+    operation: str
+    operation_no: int
+    outcome: str
+    amount: Money
+    provider: str = ""
+    provider_ref: str = ""
+    valid_until: int | None = None
+    code: str = ""
+
+
+class PaymentSnapshot(Struct, frozen=True, gc=False):
+    """The present value of a payment; `label` is derived from the ledger."""
+
+    payment_id: str
+    tenant: str = "main"
+    sequence: int = 0
+    version: int = 0
+    at: int = 0
+    label: str = ""
+    method: str = ""
+    ledger: Ledger = Ledger()
+    attempts: tuple[PaymentSnapshotAttempt, ...] = ()

@@ -1,0 +1,33 @@
+"""What the orders key space remembers of an order's money: one row, the attempts inside of it."""
+
+from msgspec import Struct
+
+from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_records import Ledger
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """One try at a payment, and its latest operation at the provider: at most one is under way at a time.
+
+    `operation_no` counts the operations, so that two equal captures have two keys; `command_id` waits for the outcome.
+    """
+
+    attempt_id: str
+    operation: str
+    operation_no: int
+    outcome: str
+    amount: Money
+    provider: str = ""
+    provider_ref: str = ""
+    valid_until: int | None = None
+    code: str = ""
+    command_id: str = ""
+
+
+class PaymentRow(Struct, frozen=True, gc=False):
+    """The payment of an order; key is the order's id."""
+
+    version: int
+    method: str = ""
+    ledger: Ledger = Ledger()
+    attempts: tuple[Attempt, ...] = ()

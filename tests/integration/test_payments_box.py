@@ -1,0 +1,171 @@
+"""Prepaid orders on a real system: POST, authorization at a real provider process, capture at hand-over, money back, whatever is killed.
+
+What we believe is compared with the provider's own book: every operation exactly once (bugs 16, 48, 49 of domain.md 5).
+"""
+
+import asyncio
+import json
+import os
+import signal
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from integration_harness import Answer, Rig, eventually, started, until
+
+from orderflow.connectors.box.box import Servers
+
+pytestmark = pytest.mark.box
+
+ORDERS, PAYMENTS = "/api/v1/orders", "/api/v1/payments"
+CURRENCY = "EUR"
+COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
+
+
+@pytest.fixture(scope="module")
+def rig(box: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with started(box, tmp_path_factory.mktemp("payments"), "payments", payments=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def sku(rig: Rig) -> AsyncIterator[str]:
+    name = f"SKU-{uuid.uuid4().hex[:10]}"
+    await rig.receive(name, 10)
+    yield name
+
+
+def url_of(rig: Rig, name: str) -> str:
+    return next(each.url for each in rig.system.state.processes if each.name == name)
+
+
+def book(rig: Rig, order_id: str) -> list[dict[str, Any]]:
+    """What the provider did about an order, by its own account."""
+    with urllib.request.urlopen(f"{url_of(rig, 'provider')}/v1/operations?payment_ref={order_id}", timeout=5) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["operations"]
+        return found
+
+
+async def place(rig: Rig, sku: str, price: int, quantity: int = 1) -> Answer:
+    line = {"sku": sku, "qty": quantity, "unit_price": {"amount_minor": price, "currency": CURRENCY}}
+    order_id = f"o-{uuid.uuid4().hex[:10]}"
+    return await rig.call("POST", ORDERS, {"order_id": order_id, "channel": "prepaid", "items": [line]}, key=order_id)
+
+
+async def order(rig: Rig, order_id: str) -> dict[str, Any]:
+    return (await rig.call("GET", f"{ORDERS}/{order_id}")).json
+
+
+async def payment(rig: Rig, order_id: str) -> dict[str, Any]:
+    return (await rig.call("GET", f"{PAYMENTS}/{order_id}")).json
+
+
+async def until_status(rig: Rig, order_id: str, *wanted: str) -> dict[str, Any]:
+    found: dict[str, Any] = await eventually(lambda: order(rig, order_id), lambda seen: seen.get("status") in wanted)
+    return found
+
+
+async def ship(rig: Rig, order_id: str) -> None:
+    for status in ("picking", "picked", "packed", "shipped"):
+        answer = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": status}, key=f"{order_id}-{status}")
+        assert answer.status in (200, 202), answer.json
+
+
+async def agrees(rig: Rig, order_id: str) -> dict[str, int]:
+    """Our counters, which must be the sums of the provider's book, every key once and nothing pending."""
+    found = await eventually(
+        lambda: payment(rig, order_id), lambda seen: not any(seen["ledger"][f"{name}_pending"] for name in COUNTERS.values())
+    )
+    rows = book(rig, order_id)
+    sums = {
+        name: sum(r["amount_minor"] for r in rows if r["operation"] == word and r["outcome"] == "succeeded")
+        for word, name in COUNTERS.items()
+    }
+    assert {name: found["ledger"][name] for name in sums} == sums
+    assert len({row["key"] for row in rows}) == len(rows) == len({(row["operation"], row["key"].rpartition(":")[2]) for row in rows})
+    return sums
+
+
+async def test_an_order_is_paid_shipped_captured_and_partly_refunded(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 1250, 2)
+    assert (placed.status, placed.json["financial_status"]) == (201, "authorized"), placed.json
+    order_id = placed.json["order_id"]
+    await ship(rig, order_id)
+    shipped = await until_status(rig, order_id, "shipped")
+    assert shipped["financial_status"] == "captured"
+    refunded = await rig.call("POST", f"{PAYMENTS}/{order_id}/refund", {"amount": {"amount_minor": 500, "currency": CURRENCY}}, key="r")
+    assert (refunded.status, refunded.json["status"]) == (201, "partially_refunded"), refunded.json
+    again = await rig.call("POST", f"{PAYMENTS}/{order_id}/refund", {"amount": {"amount_minor": 500, "currency": CURRENCY}}, key="r")
+    assert again.status == 201
+    assert await agrees(rig, order_id) == {"authorized": 2500, "captured": 2500, "voided": 0, "refunded": 500}
+
+
+async def test_money_is_not_moved_without_a_key(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 900)).json["order_id"]
+    answer = await rig.call("POST", f"{PAYMENTS}/{order_id}/capture", {})
+    assert (answer.status, answer.json["errors"][0]["header"]) == (400, "Idempotency-Key")
+    refused = await rig.call("POST", f"{PAYMENTS}/{order_id}/refund", {}, key="nothing")
+    assert (refused.status, refused.json["code"]) == (409, "NOT_AUTHORIZED_STATE")
+    assert (await rig.call("GET", f"{PAYMENTS}/nobody")).status == 404
+
+
+async def test_a_declined_order_is_402_and_gives_its_stock_back(rig: Rig, sku: str) -> None:
+    declined = await place(rig, sku, 1002)
+    assert (declined.status, declined.json["code"]) == (402, "PAYMENT_DECLINED")
+    found = await until_status(rig, declined.json["order_id"], "canceled")
+    assert (found["state"], found["reason"], found["financial_status"]) == ("rejected", "PAYMENT_DECLINED", "failed")
+    stock = await eventually(lambda: rig.call("GET", f"/api/v1/stock/{sku}"), lambda seen: seen.json["reserved"] == 0)
+    assert stock.json["available"] == 10
+    assert [row["outcome"] for row in book(rig, declined.json["order_id"])] == ["declined"]
+
+
+async def test_a_declined_capture_hands_nothing_over(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 2003)).json["order_id"]
+    for status in ("picking", "picked", "packed"):
+        await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": status}, key=status + order_id)
+    answer = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": "shipped"}, key="ship" + order_id)
+    assert (answer.status, answer.json["code"]) == (402, "PAYMENT_DECLINED")
+    assert (await order(rig, order_id))["status"] == "packed"
+
+
+async def test_a_lost_answer_is_asked_for_again_and_is_one_charge(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 3007)
+    assert placed.status in (201, 202)
+    order_id = placed.json["order_id"]
+    await until_status(rig, order_id, "processing")
+    await ship(rig, order_id)
+    await until_status(rig, order_id, "shipped")
+    assert await agrees(rig, order_id) == {"authorized": 3007, "captured": 3007, "voided": 0, "refunded": 0}
+    assert all(row["asked"] >= 2 for row in book(rig, order_id)), "every first answer was lost"
+
+
+async def test_a_slow_provider_is_202_and_then_paid(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 4008)
+    assert placed.status == 202
+    assert (await order(rig, placed.json["order_id"]))["financial_status"] == "pending"
+    await until_status(rig, placed.json["order_id"], "processing")
+
+
+async def test_a_cancel_gives_the_money_back(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 1500)).json["order_id"]
+    canceled = await rig.call("POST", f"{ORDERS}/{order_id}/cancel", {})
+    assert canceled.status in (200, 202)
+    assert (await until_status(rig, order_id, "canceled"))["financial_status"] == "voided"
+    assert await agrees(rig, order_id) == {"authorized": 1500, "captured": 0, "voided": 1500, "refunded": 0}
+
+
+@pytest.mark.parametrize("name", ["provider", "payments"])
+async def test_whatever_is_killed_every_order_ends_with_one_charge(rig: Rig, sku: str, name: str) -> None:
+    """kill -9 while orders are being paid; the supervisor starts it again, and every order is paid once."""
+    placing = [asyncio.create_task(place(rig, sku, 1000 + 100 * number)) for number in range(8)]
+    await asyncio.sleep(0.05)
+    victim = next(each for each in rig.system.state.processes if each.name == name)
+    os.kill(victim.pid, signal.SIGKILL)
+    placed = [(await task).json["order_id"] for task in placing]
+    for order_id in placed:
+        await until_status(rig, order_id, "processing")
+    for number, order_id in enumerate(placed):
+        assert (await agrees(rig, order_id))["authorized"] == 1000 + 100 * number
+    until(lambda: next(each for each in rig.system.state.processes if each.name == name).pid != victim.pid, f"{name} runs again")

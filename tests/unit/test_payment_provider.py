@@ -1,0 +1,154 @@
+"""The laws of the provider port, kept by the adapter of the local provider against the real server and its book on disk (slot D49)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
+
+from orderflow.connectors.payments import provider as program
+from orderflow.connectors.payments.local import LocalProvider
+from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
+from orderflow.connectors.payments.provider import BEHAVIOUR, Book, build_app
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "provider" / "book.db"
+
+
+@pytest.fixture
+def book(file: Path) -> Iterator[Book]:
+    found = Book(file)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+async def server(book: Book) -> AsyncIterator[TestServer]:
+    async with TestServer(build_app(book)) as running:
+        yield running
+
+
+@pytest.fixture
+async def provider(server: TestServer) -> AsyncIterator[Provider]:
+    adapter = LocalProvider(str(server.make_url("/")), 5.0)
+    await adapter.start()
+    yield adapter
+    await adapter.close()
+
+
+def operation(word: str = "authorize", amount: int = 1000, number: int = 1, ref: str = "") -> Operation:
+    return Operation(f"o1~A1:{word}:{number}", word, amount, "EUR", "o1", ref)
+
+
+async def authorized(provider: Provider, amount: int = 1000) -> str:
+    return (await provider.perform(operation(amount=amount))).provider_ref
+
+
+# -- laws -----------------------------------------------------------------------------------------------------------------------------
+async def test_the_same_key_is_one_effect_and_one_answer(provider: Provider, book: Book) -> None:
+    first, *others = await asyncio.gather(*(provider.perform(operation()) for _ in range(20)))
+    assert first.succeeded and first.amount_minor == 1000 and first.currency == "EUR" and first.valid_until
+    assert all(other == first for other in others)
+    assert [row["asked"] for row in book.of("o1")] == [20]
+
+
+async def test_two_keys_are_two_effects(provider: Provider, book: Book) -> None:
+    ref = await authorized(provider)
+    for number in (2, 3):
+        assert (await provider.perform(operation("capture", 300, number, ref))).succeeded
+    assert [row["amount_minor"] for row in book.of("o1") if row["operation"] == "capture"] == [300, 300]
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "amount", "succeeds"),
+    [
+        ([("capture", 600)], "capture", 400, True),
+        ([("capture", 600)], "capture", 401, False),
+        ([("capture", 600)], "void", 400, True),
+        ([("capture", 600)], "void", 401, False),
+        ([("void", 600)], "capture", 401, False),
+        ([("capture", 600)], "refund", 600, True),
+        ([("capture", 600), ("refund", 500)], "refund", 101, False),
+        ([], "refund", 1, False),
+    ],
+)
+async def test_no_money_from_nowhere(provider: Provider, before: list[tuple[str, int]], word: str, amount: int, succeeds: bool) -> None:
+    ref = await authorized(provider)
+    for number, (earlier, units) in enumerate(before, 2):
+        assert (await provider.perform(operation(earlier, units, number, ref))).succeeded
+    answer = await provider.perform(operation(word, amount, 9, ref))
+    assert answer.succeeded is succeeds and answer.code == ("" if succeeds else "amount_exceeds")
+
+
+async def test_a_decline_is_an_answer_and_repeats(provider: Provider) -> None:
+    answers = [await provider.perform(operation(amount=1002)) for _ in range(2)]
+    assert answers[0] == answers[1] == Outcome(False, answers[0].provider_ref, 1002, "EUR", None, "insufficient_funds")
+
+
+async def test_a_lost_answer_is_unanswered_once_and_then_told(provider: Provider, book: Book) -> None:
+    with pytest.raises(Unanswered):
+        await provider.perform(operation(amount=1007))
+    assert book.of("o1")[0]["outcome"] == "succeeded", "it was done"
+    assert (await provider.perform(operation(amount=1007))).succeeded
+
+
+async def test_a_call_ends_within_its_deadline(server: TestServer) -> None:
+    adapter = LocalProvider(str(server.make_url("/")), 0.2)
+    await adapter.start()
+    with pytest.raises(Unanswered):
+        await adapter.perform(operation(amount=1008))
+    await adapter.close()
+
+
+async def test_nobody_there_and_nonsense_are_unanswered(server: TestServer, provider: Provider) -> None:
+    with pytest.raises(Unanswered):  # refused as a request: 422 says nothing of the operation
+        await provider.perform(replace(operation("capture"), provider_ref=""))
+    await server.close()
+    with pytest.raises(Unanswered):
+        await provider.perform(operation())
+
+
+# -- the server's own -----------------------------------------------------------------------------------------------------------------
+def test_the_book_outlives_its_process(file: Path) -> None:
+    asked = {"operation": "authorize", "amount_minor": 5, "currency": "EUR", "payment_ref": "o1", "provider_ref": ""}
+    first = Book(file)
+    said = first.perform("k", asked)
+    first.close()
+    second = Book(file)
+    assert second.perform("k", asked) == {**said, "asked": 2} and len(second.of("")) == 1
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("", {}),
+        ("k", {"operation": "donate"}),
+        ("k", {"amount_minor": 0}),
+        ("k", {"amount_minor": 1.5}),
+        ("k", {"amount_minor": True}),
+        ("k", {"payment_ref": ""}),
+        ("k", {"provider_ref": "pay_1"}),
+        ("k", {"more": 1}),
+        ("used", {"amount_minor": 6}),
+    ],
+)
+async def test_a_request_that_cannot_be_meant_writes_nothing(server: TestServer, book: Book, key: str, change: dict[str, object]) -> None:
+    asked: dict[str, object] = {"operation": "authorize", "amount_minor": 5, "currency": "EUR", "payment_ref": "o1", "provider_ref": ""}
+    book.perform("used", asked)
+    async with aiohttp.ClientSession() as http:
+        async with http.post(server.make_url("/v1/operations"), json={**asked, **change}, headers={"Idempotency-Key": key}) as answer:
+            assert answer.status == 422, await answer.text()
+        async with http.get(server.make_url("/v1/operations"), params={"payment_ref": "o1"}) as answer:
+            assert [row["key"] for row in (await answer.json())["operations"]] == ["used"]
+
+
+def test_the_page_of_amounts_is_the_table() -> None:
+    page = (Path(program.__file__).parents[2] / "docs" / "how-to" / "payments.md").read_text()
+    for digits, behaviour in BEHAVIOUR.items():
+        assert f"| `{digits:02}` | {behaviour.meaning} |" in page
