@@ -1,4 +1,6 @@
-"""`orderflow demo`: the whole promise in one command: an order from POST to delivered, 50 buyers of 10 units, the same with a crash."""
+"""`orderflow demo`: the whole promise in one command: an order from POST to delivered, three that are paid for, 50 buyers of 10 units, the
+same with a crash.
+"""
 
 import asyncio
 import sys
@@ -11,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, field
 
-from orderflow.cli import race, verify
+from orderflow.cli import paying, race, verify
 from orderflow.cli.client import Answer, Edge, Unreachable
 from orderflow.cli.fulfillment import delivery_path, status_path
 from orderflow.cli.ordering import STEPS
@@ -115,7 +117,8 @@ def demo(
 ) -> None:
     """Start everything, prove what it promises, stop everything.
 
-    One order goes from POST to shipped and delivered. 50 buyers want 10 units at once. Then 50 more, and the worker is killed with -9
+    One order goes from POST to shipped and delivered. One is paid, captured as it ships and partly refunded, one declined, one canceled
+    although the provider's answers are lost; the provider's book agrees. 50 buyers want 10 units at once. Then 50 more, and the worker is killed with -9
     in the middle. Every line that is printed was checked.
 
     \b
@@ -142,11 +145,12 @@ def _prove(data: Path, as_json: bool) -> None:
 
     began = time.monotonic()
     with progress() as on_step:
-        system = System(data, on_step=on_step)
+        system = System(data, payments=True, on_step=on_step)
         system.start()
     try:
-        tell(f"started  Kafka, registry, worker and edge in {time.monotonic() - began:.1f} s: {system.url}")
-        proofs = asyncio.run(_all_proofs(system.url, data, tell))
+        tell(f"started  Kafka, registry, worker, edge and payment provider in {time.monotonic() - began:.1f} s: {system.url}")
+        provider = next(each.url for each in system.state.processes if each.name == "provider")
+        proofs = asyncio.run(_all_proofs(system.url, provider, data, tell))
     except Unreachable as error:
         raise Failure(str(error), then=f"see the logs in {data}/logs (keep them with --data)", code=UNAVAILABLE) from None
     finally:
@@ -161,7 +165,7 @@ def _prove(data: Path, as_json: bool) -> None:
         raise typer.Exit(NO)
 
 
-async def _all_proofs(url: str, data: Path, tell: Callable[[str], None]) -> list[Proof]:
+async def _all_proofs(url: str, provider: str, data: Path, tell: Callable[[str], None]) -> list[Proof]:
     proofs: list[Proof] = []
 
     def add(proof: Proof) -> None:
@@ -175,6 +179,15 @@ async def _all_proofs(url: str, data: Path, tell: Callable[[str], None]) -> list
         path = " -> ".join(story.labels)
         figures = {"order_id": story.order_id, "labels": story.labels, "events": story.events}
         add(Proof(f"one order, POST to delivery: {path}, {len(story.events)} events without a gap", figures, judge_story(story)))
+
+        money = await paying.run_payments(edge, provider, verify.new_run_id(), wait_s=WAIT_S)
+        sums = {name: each.ledger for name, each in money.money.items()}
+        what = (
+            "three prepaid orders: one captured as it shipped and partly refunded, one declined, one canceled; the provider's book agrees"
+        )
+        add(Proof(what, {"placed": money.placed, "ledgers": sums}, paying.judge_payments(money)))
+        for line in paying.ledger_lines(money):
+            tell(f"         {line}")
 
         facts = await race.run(edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=None, wait_s=WAIT_S)
         await asyncio.to_thread(verify.read_log, facts, url, data)

@@ -117,12 +117,14 @@ def test_the_demo_proves_everything(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     proofs = json.loads(done.stdout)
-    assert [proof["proved"] for proof in proofs] == [True, True, True]
+    assert [proof["proved"] for proof in proofs] == [True, True, True, True]
     assert proofs[0]["figures"]["labels"][-2:] == ["shipped", "delivered"]
-    for proof in proofs[1:]:
+    ledgers = proofs[1]["figures"]["ledgers"].values()
+    assert len(ledgers) == 3 and all(each["authorized"] == each["captured"] + each["voided"] for each in ledgers)
+    for proof in proofs[2:]:
         figures = proof["figures"]
         assert (figures["confirmed"], figures["rejected"], figures["available"]) == (10, 40, 0)
-    assert proofs[2]["figures"]["worker_killed"]
+    assert proofs[3]["figures"]["worker_killed"]
 
 
 def until(true: Any, wait_s: float = 60.0) -> None:

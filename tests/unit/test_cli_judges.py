@@ -7,6 +7,7 @@ from msgspec import structs
 
 from orderflow.cli.demo import STORY_EVENTS, StoryFacts, judge_story
 from orderflow.cli.ordering import ARRIVALS, MODES, Course, OrderingFacts, judge_ordering
+from orderflow.cli.paying import LEDGERS, Money, PaymentFacts, judge_payments, ledger_lines
 from orderflow.cli.race import Kept, Killed, Post, RaceFacts, judge_race
 from orderflow.cli.stuck import Late, StuckFacts, judge_stuck
 
@@ -229,3 +230,34 @@ def test_a_wrong_story_is_told(field: str, value: object, fault: str) -> None:
     facts = story()
     setattr(facts, field, value)
     assert any(fault in told for told in judge_story(facts)), judge_story(facts)
+
+
+# -- the payments of the demo -------------------------------------------------------------------------------------------------------
+def paid() -> PaymentFacts:
+    money = {name: Money(status, dict(ledger), dict(ledger), 1) for name, (status, ledger) in LEDGERS.items()}
+    return PaymentFacts({"sold": 201, "declined": 402, "canceled": 202}, money, 201, 4)
+
+
+def test_right_payments_pass_and_every_row_of_the_table_is_open_by_nothing() -> None:
+    assert judge_payments(paid()) == []
+    assert [line.split()[-1] for line in ledger_lines(paid())] == ["open", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda facts: facts.placed.update(sold=503), "the orders were answered"),
+        (lambda facts: facts.placed.update(declined=201), "must be 402"),
+        (lambda facts: setattr(facts, "refunded", 409), "the refund was answered 409"),
+        (lambda facts: setattr(facts.money["sold"], "status", "packed"), "the sold order is packed, must be shipped"),
+        (lambda facts: facts.money["canceled"].ledger.update(voided=0), "the canceled order's ledger is"),
+        (lambda facts: facts.money["sold"].book.update(captured=2500), "the provider's book says"),
+        (lambda facts: setattr(facts.money["sold"], "rows_per_key", 2), "is 2 times in the provider's book"),
+        (lambda facts: facts.money.pop("declined"), "the declined order is nowhere"),
+        (lambda facts: setattr(facts, "available", 3), "3 units are free, must be 4"),
+    ],
+)
+def test_wrong_payments_are_told(change: Callable[[PaymentFacts], object], fault: str) -> None:
+    facts = paid()
+    change(facts)
+    assert any(fault in told for told in judge_payments(facts)), judge_payments(facts)
