@@ -61,6 +61,15 @@ def test_help_has_no_colors_when_it_is_not_a_terminal() -> None:
     assert "\x1b" not in done.stdout and "orderflow demo" in done.stdout
 
 
+def test_a_line_of_the_log_is_one_write_so_that_no_other_thread_comes_between_it_and_its_end() -> None:
+    script = (
+        "import sys\nfrom orderflow.cli import logs\nwritten = []\nsys.stderr.write = written.append\nlogs.configure('json')\n"
+        "import structlog\nstructlog.get_logger('x').info('it.happened')\nprint([line.endswith('\\n') for line in written])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[True]"
+
+
 def test_a_wrong_command_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("orders", "plac") == 2
     assert "place" in capsys.readouterr().err
