@@ -94,9 +94,10 @@ class Partition:
         self.running = True
 
     def reload(self) -> None:
-        """Back to the last commit: the open transaction never happened."""
+        """Back to the last commit: the open transaction never happened, and what it consumed of the backlog is to be consumed again."""
         self.rows.discard()
         self.position, self.turn_time = self.committed.source_offset, self.committed.turn_time
+        self.caught_up = self.caught_up and self.position >= self.backlog_end
         self.positions = dict(self.committed.changelogs)
         self.timers_sent.clear()
         self.park_rate.clear()
