@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -144,3 +145,13 @@ class Place:
         wanted = [TopicPartition(topic.name, number) for topic in self.names.topics() for number in range(topic.partitions)]
         found = admin.list_offsets({partition: OffsetSpec.latest() for partition in wanted})
         return {(partition.topic, partition.partition): future.result().offset for partition, future in found.items()}
+
+    def quiet_ends(self) -> dict[tuple[str, int], int]:
+        """The ends once nothing moves any more: the marks that end a transaction come a little after its commit."""
+        before = self.ends()
+        while True:
+            time.sleep(0.3)
+            after = self.ends()
+            if after == before:
+                return after
+            before = after
