@@ -77,6 +77,7 @@ class Engine(Membership):
             self._take(work)
         if self._due():
             self._commit_or_roll_back()
+        self._join_anew()
         self._start_restored()
         self._send_timers()
         records = self._poll()

@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from orderflow.streams.faults import reach
+from orderflow.streams.orphans import OrphanWatch
 from orderflow.streams.parking import ParkRate
 from orderflow.streams.partitions import EngineSettings, Log, Partition
 from orderflow.streams.transaction import Fatal, Transaction, fence
@@ -62,7 +63,8 @@ class Membership(ABC):
             reached=reach,
             world=world,
         )
-        self._standby = Standby(store, settings.client, self._all_partitions(), world) if settings.standby_partitions else None
+        self._standby = Standby(store, settings.client, self._all_partitions(), world) if settings.standby else None
+        self._orphans = self._orphan_watch()
         self._consumer: Any = None
         self._epoch = 0
         """Grows with every rebalance and rollback: what was fetched before must not be applied."""
@@ -124,7 +126,26 @@ class Membership(ABC):
         if settings.static:
             config["group.instance.id"] = settings.instance
         self._consumer = self.world.consumer(config)
-        self._consumer.subscribe(list(self.logs), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
+        self._subscribe()
+        if self._orphans is not None:
+            self._orphans.start()
+
+    def _subscribe(self) -> None:
+        self.consumer.subscribe(list(self.logs), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
+
+    def _orphan_watch(self) -> OrphanWatch | None:
+        settings = self.settings
+        if not (settings.static and settings.partitions):
+            return None
+        everything = [(topic, number) for topic in self.logs for number in range(settings.partitions)]
+        return OrphanWatch(settings.group, settings.instance, everything, lambda: self.world.admin(settings.client))
+
+    def _join_anew(self) -> None:
+        """Let everything go and subscribe again, when partitions have no owner: the group shares them out."""
+        if self._orphans is not None and self._orphans.found.is_set():
+            self._orphans.found.clear()
+            self.consumer.unsubscribe()
+            self._subscribe()
 
     # -- partitions ---------------------------------------------------------------------------------------------------------------
     def _assign(self, consumer: Any, assigned: list[TopicPartition]) -> None:
@@ -148,13 +169,15 @@ class Membership(ABC):
             consumer.pause(assigned)
             self._restorer.want(wanted)
         log.info("partitions.assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in assigned], generation=self.generation)
+        if self._orphans is not None:
+            self._orphans.rebalanced()
         self.on_assigned({(tp.topic, tp.partition) for tp in assigned})
 
     def _wanted(self, source: Log, number: int) -> Wanted:
         return Wanted(source.space, number, self.generation, source.topic, source.tables, source.meta_topic, self._meta_reader(source))
 
     def _all_partitions(self) -> list[Wanted]:
-        return [self._wanted(source, number) for source in self.logs.values() for number in range(self.settings.standby_partitions)]
+        return [self._wanted(source, number) for source in self.logs.values() for number in range(self.settings.partitions)]
 
     @staticmethod
     def _meta_reader(source: Log) -> Callable[[bytes], Meta]:

@@ -35,8 +35,10 @@ class EngineSettings(Struct, frozen=True):
     parked_max: int = PARKED_MAX
     parked_percent_max: float = PARKED_PERCENT_MAX
     """A partition of which more was parked in a minute, in both measures, is stopped."""
-    standby_partitions: int = 0
-    """Partitions of each key space, of which this worker copies those it does not own; 0: none."""
+    partitions: int = 0
+    """Of each key space; 0: not known, so nobody looks for those without an owner."""
+    standby: bool = False
+    """Copy the partitions this worker does not own."""
     kafka: Mapping[str, Any] = {}
     """Settings for every client (security, for instance)."""
 

@@ -121,7 +121,8 @@ def engine_settings(settings: WorkerSettings, store: Store) -> EngineSettings:
         batch_records=settings.batch_records,
         parked_max=settings.parked_max,
         parked_percent_max=settings.parked_percent_max,
-        standby_partitions=settings.partitions if settings.standby else 0,
+        partitions=settings.partitions,
+        standby=settings.standby,
         cached_rows=Memory(settings.state_memory_mb).cached_rows,
     )
 

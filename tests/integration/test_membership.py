@@ -53,6 +53,18 @@ def test_a_static_worker_that_is_killed_comes_back_to_its_partitions_and_no_othe
         assert one.owned == before
 
 
+def test_partitions_that_a_killed_worker_was_about_to_give_away_find_an_owner(place: Place) -> None:
+    """Killed between the group's word that half of them move and their revocation, it comes back with the other half only."""
+    with place.worker("one", MEMBERSHIP="static", **PATIENT) as one:
+        one.until_ready()
+        everything = len(one.owned)
+        with place.worker("two", MEMBERSHIP="static", **PATIENT) as two:
+            until(lambda: two.said("partitions.assigned"), "two has joined", START_S)
+            os.kill(one.child, signal.SIGKILL)
+            until(lambda: len(one.said("partitions.assigned")) > 1, "one is back", START_S)
+            until(lambda: len(one.owned) + len(two.owned) == everything and shared(place, one, two), "each has an owner", START_S)
+
+
 def members(place: Place) -> int:
     """How many the group counts."""
     admin = AdminClient({"bootstrap.servers": place.servers.bootstrap})
