@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from orderflow.streams.domain import fulfillment_steps, order_status, stock
 from orderflow.streams.domain.contract import CommandMeta, EventMeta, TimerDue
+from orderflow.streams.money_checks import Payment
 from orderflow.streams.replay import Tables, fold
 from orderflow.streams.topology import KeySpace
 
@@ -232,10 +233,10 @@ def stock_counts(events: Iterable[Seen]) -> Iterator[Violation]:
 
 # -- orders ---------------------------------------------------------------------------------------------------------------------------
 class _Order:
-    __slots__ = ("status", "version", "fulfillments", "reservations")
+    __slots__ = ("status", "version", "payment_version", "fulfillments", "reservations")
 
     def __init__(self) -> None:
-        self.status, self.version = "", 0
+        self.status, self.version, self.payment_version = "", 0, 0
         self.fulfillments: dict[str, tuple[str, int]] = {}
         self.reservations: dict[str, str] = {}
 
@@ -262,6 +263,11 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
         elif name in ("FulfillmentCreated", "FulfillmentStatusChanged"):
             order.version += 1
             yield from _fulfillment_moved(seen, order, event, name)
+            continue
+        elif hasattr(event, "attempt_id"):  # an event of the payment, which shows in the order
+            order.version, order.payment_version = order.version + 1, order.payment_version + 1
+            if seen.meta.version != order.payment_version:
+                yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
             continue
         elif name == "DeliveryConfirmed":
             order.version += 1
@@ -305,9 +311,32 @@ def given_back(events: Iterable[Seen]) -> Iterator[Violation]:
                     yield Violation("I15", seen.meta.event_id, f"{event.new_status} while it keeps {reservation}")
 
 
+def money(events: Iterable[Seen]) -> Iterator[Violation]:
+    """I8: no money from nowhere, none kept of a canceled order, no goods before theirs is captured, one operation at a time."""
+    payments: dict[tuple[str, str, str], Payment] = {}
+    for seen in events:
+        if seen.space == "orders":
+            for what in payments.setdefault(seen.owner, Payment()).take(seen.value):
+                yield Violation("I8", seen.meta.event_id, what)
+
+
+def money_at_rest(events: Iterable[Seen]) -> Iterator[Violation]:
+    """I8 at the end of a history in which everything has come to rest and no compensation was declined."""
+    payments: dict[tuple[str, str, str], Payment] = {}
+    for seen in events:
+        if seen.space == "orders":
+            payment = payments.setdefault(seen.owner, Payment())
+            for _ in payment.take(seen.value):
+                pass  # told by `money`
+    for (_, _, key), payment in payments.items():
+        for what in payment.rest():
+            yield Violation("I8", key, what)
+
+
 EVENT_CHECKS: Mapping[str, Check] = {
     "I1 I2 I3 I4": stock_counts,
     "I6 I7": transitions,
+    "I8": money,
     "I9": one_effect,
     "I14": one_writer,
     "I15": given_back,
@@ -371,7 +400,9 @@ def timers(events: Iterable[Seen], commands: Iterable[Asked]) -> Iterator[Violat
             yield Violation("I16", seen.meta.event_id, f"{(at - seen.meta.occurred_at) / 1e6:.3f} s before it was due")
 
 
-SILENT = frozenset({"RecordStockAnswer", "TimerDue", "PostFulfillmentStatus", "CancelOrder", "RecordDelivery", "SetChannel"})
+SILENT = frozenset(
+    {"RecordStockAnswer", "RecordProviderResult", "TimerDue", "PostFulfillmentStatus", "CancelOrder", "RecordDelivery", "SetChannel"}
+)
 """Commands that may find everything done already and say nothing."""
 
 

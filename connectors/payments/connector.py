@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from orderflow.connectors.payments.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
 from orderflow.connectors.payments.settings import PaymentSettings
+from orderflow.streams import outcomes
 from orderflow.streams.domain.contract import CommandMeta
 from orderflow.streams.domain.ids import operation_key
 from orderflow.streams.domain.parts import Money
@@ -160,7 +161,7 @@ class Connector:
                 error = message.error()
                 if error is None or error.code() == KafkaError._PARTITION_EOF:
                     self._hear(message)
-                elif error.fatal() or not error.retriable():
+                elif outcomes.outcome("consume", error) == outcomes.EXIT:
                     raise KafkaException(error)
             for share in self.shares.values():
                 share.insist()
@@ -245,10 +246,13 @@ class Connector:
         async for attempt in stamina.retry_context(
             on=Unanswered, attempts=None, timeout=None, wait_initial=first_s, wait_max=most_s, wait_jitter=first_s
         ):
-            if attempt.num == 2:
-                await self._tell(request, "unknown")
             with attempt:
-                return await self._call(request)
+                try:
+                    return await self._call(request)
+                except Unanswered:
+                    if attempt.num == 1:
+                        await self._tell(request, "unknown")
+                    raise
         raise AssertionError("asked for ever")
 
     async def _call(self, request: Request) -> Outcome:

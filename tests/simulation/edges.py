@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orderflow.streams.domain.contract import CommandMeta, ReplyTo
 from orderflow.streams.domain.order_records import (
@@ -19,6 +20,7 @@ from orderflow.streams.domain.order_records import (
     PostFulfillmentStatus,
     RecordDelivery,
 )
+from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.stock_records import AdjustStock, ReceiveStock
 from simulation.clients import partition_of_key
 from simulation.scheduler import Actor
@@ -44,6 +46,7 @@ class Load(Struct, frozen=True):
     twice: float = 0.0
     oversized: float = 0.0
     poison: int = 0
+    prepaid: float = 0.0
 
 
 class Post(Struct):
@@ -176,6 +179,10 @@ class Shop:
         lines = tuple(PlacedLine(f"L{n}", sku, random.choice((1, 1, 1, 2, 3))) for n, sku in enumerate(wanted, 1))
         attributes = {"note": "x" * 1_000_100} if random.random() < self.edge.load.oversized else {}
         command = PlaceOrder(channel="box", lines=lines, attributes=attributes)
+        money = Random(f"money {self.edge.seed} {number}")
+        if money.random() < self.edge.load.prepaid:
+            lines = tuple(replace(line, unit_price=Money(money.randrange(1, 2000), "EUR")) for line in lines)
+            command = replace(command, payment_terms="prepaid", lines=lines)
         at = random.randrange(max(1, self.window_us))
         self.edge.post("orders", order, command, f"p-{number}", lambda reply: self._placed(order, number, lines, random, reply), at)
         if random.random() < 0.12:

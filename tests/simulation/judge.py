@@ -8,6 +8,7 @@ from msgspec import Struct
 from orderflow.streams import checkers
 from orderflow.streams.checkers import Asked, Ledger, Seen, Violation
 from orderflow.streams.replay import Tables
+from simulation.bank import Bank
 from simulation.edges import Edge
 from simulation.faults import POISONED
 from simulation.log import Message
@@ -22,23 +23,25 @@ class Judged(Struct):
     statuses: dict[str, int]
 
 
-def judge(system: System, edge: Edge) -> Judged:
+def judge(system: System, edge: Edge, bank: Bank) -> Judged:
     """Every check over what a read_committed reader sees now."""
     statuses: dict[str, int] = {}
     for each in edge.see_orders().values():
         statuses[each.status] = statuses.get(each.status, 0) + 1
     events = [seen for source in system.logs for seen in read_events(system, source.space)]
     problems = []
-    for violation in violations(system, edge, events):
+    for violation in violations(system, edge, bank, events):
         problems.append(str(violation))
         if len(problems) >= PROBLEMS_MAX:
             break
     return Judged(problems, len(events), statuses)
 
 
-def violations(system: System, edge: Edge, events: list[Seen]) -> Iterator[Violation]:
+def violations(system: System, edge: Edge, bank: Bank, events: list[Seen]) -> Iterator[Violation]:
     commands = [asked for source in system.logs for asked in read_commands(system, source.space)]
     yield from checkers.check_events(events)
+    yield from checkers.money_at_rest(events)
+    yield from _books(bank, events)
     yield from checkers.together(events, commands)
     yield from checkers.timers(events, commands)
     outcomes = [system.records.decode_reply(record.value() or b"") for record in _topic(system, system.records.replies_topic)]
@@ -54,6 +57,19 @@ def violations(system: System, edge: Edge, events: list[Seen]) -> Iterator[Viola
     for post in edge.posts.values():
         if len({outcome for outcome in post.outcomes if outcome[1] not in ("KEY_REUSED", "DEADLINE_PASSED")}) > 1:
             yield Violation("I9", post.command_id, f"heard {post.outcomes}")
+
+
+def _books(bank: Bank, events: list[Seen]) -> Iterator[Violation]:
+    """The provider's own book: what it did is what the orders' events say, operation by operation."""
+    said = {
+        f"{event.attempt_id}:{event.operation}:{event.operation_no}": type(event).__name__
+        for event in (seen.value for seen in events)
+        if type(event).__name__.startswith("Payment") and type(event).__name__ not in ("PaymentRequested", "PaymentUnknown")
+    }
+    for key in said.keys() | bank.book.keys():
+        did = bank.book.get(key)
+        if did is None or (said.get(key) == "PaymentFailed") is did or key not in said:
+            yield Violation("I8", key, f"the provider {'did' if did else 'did not do'} it, the order says {said.get(key)}")
 
 
 def _expected_dead_letters(edge: Edge, parked: dict[tuple[str, int, int], str]) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""Twelve bugs, each behind its name: a broken subclass or a wrapped function in the place of the sound one, in this test tree only.
+"""Fourteen bugs, each behind its name: a broken subclass or a wrapped function in the place of the sound one, in this test tree only.
 
 A simulator that does not find them proves nothing. `orderflow simulate --planted` prints how many seeds each one took.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from orderflow.streams import transaction
-from orderflow.streams.domain import sourcing, stock
+from orderflow.streams.domain import payment, sourcing, stock
 from orderflow.streams.engine import Engine
 from orderflow.streams.processor import Processor
 from orderflow.streams.topology import SPACES, KeySpace
@@ -214,6 +214,29 @@ class TornCommand(Parts):
             return result
 
 
+class MoneyForgotten(Parts):
+    """An order that ends asks nobody to give its money back, and does not wait for it."""
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        with replaced(payment, "undone", lambda state, order: ()), replaced(payment, "is_undone", lambda state, order: True):
+            yield
+
+
+class GoodsBeforeMoney(Parts):
+    """A shipment leaves while its capture is only asked for."""
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        sound = payment.Handover.allows
+
+        def allows(handover: Any, fulfillment: Any) -> bool:
+            return sound(handover, fulfillment) or handover.is_open
+
+        with replaced(payment.Handover, "allows", allows):
+            yield
+
+
 PLANTED: Mapping[str, type[Parts]] = {
     "state before commit": StateBeforeCommit,
     "no dedupe": NoDedupe,
@@ -227,5 +250,7 @@ PLANTED: Mapping[str, type[Parts]] = {
     "refusal forgets to release the others": RefusalForgetsTheOthers,
     "head sequence not restored": HeadNotRestored,
     "torn command": TornCommand,
+    "money forgotten at the end": MoneyForgotten,
+    "goods leave before their money is there": GoodsBeforeMoney,
 }
 PREPARES: Mapping[str, Prepare] = {"random order id on retry": _random_order_ids}

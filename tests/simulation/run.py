@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from orderflow.streams.domain.contract import Settings
 from simulation import faults as fault_plan
 from simulation import judge
+from simulation.bank import Bank
 from simulation.edges import Edge, Load, Shop
 from simulation.faults import Fault
 from simulation.scheduler import Actor, Scheduler, Stalled, quiet_logs
@@ -68,15 +69,16 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
             system.add_worker(static=plan.static)
         edge = Edge(system, plan.load, plan.seed)
         shop = Shop(edge)
+        bank = Bank(edge)
         if prepare is not None:
             prepare(system, edge)
         end_us = fault_plan.arm(system, edge, plan.faults)
         try:
-            problems = _play(system, edge, shop, max(end_us, shop.window_us + 2_000_000))
+            problems = _play(system, edge, shop, bank, max(end_us, shop.window_us + 2_000_000))
         except Stalled as stalled:
             problems = [f"I5 the run does not end: {stalled}"]
         problems = system.found + problems
-        judged = judge.judge(system, edge)
+        judged = judge.judge(system, edge, bank)
     wall = time.perf_counter() - began
     return Result(
         plan,
@@ -93,14 +95,14 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
     )
 
 
-def _play(system: System, edge: Edge, shop: Shop, end_us: int) -> list[str]:
+def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> list[str]:
     """Load and faults until `end_us`, then no more faults and time to settle."""
     scheduler = system.scheduler
     scheduler.run(lambda: False, end_us)
     fault_plan.calm(system, edge)
     operator = Actor("operator", shop.operator)
     scheduler.add(operator, 1_000_000)
-    settled = scheduler.run(lambda: edge.open == 0 and not shop.rest() and at_rest(system), end_us + SETTLE_US)
+    settled = scheduler.run(lambda: edge.open == 0 and not shop.rest() and not bank.open and at_rest(system), end_us + SETTLE_US)
     if settled:
         return []
     rest = shop.rest()
@@ -108,6 +110,8 @@ def _play(system: System, edge: Edge, shop: Shop, end_us: int) -> list[str]:
     found = [f"I5 {len(rest)} orders are not terminal: {rest[:5]}"] if rest else []
     if waiting:
         found.append(f"I5 {len(waiting)} commands have no answer: {waiting[:5]}")
+    if bank.open:
+        found.append(f"I5 {len(bank.open)} requests to the provider have no answer: {list(bank.open)[:5]}")
     if not found:
         found.append("I5 the system does not come to rest: " + ", ".join(restless(system)))
     return found
@@ -156,6 +160,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         twice=random.uniform(0, 0.15) if rough else 0.0,
         oversized=random.choice((0.0, 0.0, 0.005, 0.02)),
         poison=random.choice((0, 0, 2, 5)),
+        prepaid=Random(f"money {profile} {seed}").choice((0.0, 0.0, 0.3, 1.0)),
     )
     return Plan(
         seed,

@@ -16,6 +16,7 @@ FOUND_FAST = (
     "colliding follow-up ids",
     "refusal forgets to release the others",
     "head sequence not restored",
+    "money forgotten at the end",
 )
 """Planted bugs that the first few seeds of the smallest profile find; the whole table is `orderflow simulate --planted`."""
 PLAIN = Plan(1, Load(orders=30))

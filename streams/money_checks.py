@@ -1,0 +1,98 @@
+"""I8: what must be true of the money in any history, counted again from the events alone (see checkers.py).
+
+It knows the records and nothing of the rules: shares are fractions here, counters a dictionary.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
+OUTCOMES = {"PaymentAuthorized": "authorize", "PaymentCaptured": "capture", "PaymentVoided": "void", "PaymentRefunded": "refund"}
+ENDED = ("REJECTED", "CANCELED", "EXPIRED", "SHIPPED", "DELIVERED")
+
+
+class Payment:
+    """The money of one order as its events tell it. `take` says what is wrong with the next event, `rest` with the end of the history."""
+
+    def __init__(self) -> None:
+        self.moved = dict.fromkeys(COUNTERS, 0)
+        self.open: Any = None
+        self.number = 0
+        self.total = 0
+        self.values: dict[str, tuple[int, int]] = {}
+        """Line -> (price of a unit, units), items only."""
+        self.shipped: dict[str, int] = {}
+        self.status = ""
+        self.exists = False
+
+    @property
+    def owed(self) -> int:
+        """What the units that have left are worth of the order's total."""
+        free = not any(price for price, _ in self.values.values())
+        whole = sum(units * (1 if free else price) for price, units in self.values.values())
+        part = sum(self.shipped.get(line, 0) * (1 if free else price) for line, (price, _) in self.values.items())
+        return floor(Fraction(self.total * part, whole) + Fraction(1, 2)) if whole else 0
+
+    @property
+    def left(self) -> int:
+        """Authorized and still there to be taken."""
+        return self.moved["authorize"] - self.moved["capture"] - self.moved["void"]
+
+    def take(self, event: Any) -> Iterator[str]:
+        name = type(event).__name__
+        if name == "OrderCreated":
+            self.total = event.totals.total.amount_minor if event.totals else 0
+            items = [line for line in event.lines if line.kind == "item"]
+            self.values = {line.line_id: (line.unit_price.amount_minor if line.unit_price else 0, line.quantity) for line in items}
+        elif name == "PaymentRequested":
+            yield from self._asked(event)
+        elif name in OUTCOMES or name in ("PaymentFailed", "PaymentUnknown"):
+            yield from self._answered(name, event)
+        elif name == "FulfillmentStatusChanged" and event.new_status == "SHIPPED":
+            for line in event.lines:
+                self.shipped[line.line_id] = self.shipped.get(line.line_id, 0) + line.shipped
+            if self.exists and self.moved["capture"] < self.owed:
+                yield f"{self.moved['capture']} was captured when goods worth {self.owed} left"
+        elif name == "OrderStatusChanged":
+            self.status = str(event.new_status)
+            if self.status == "CANCELED" and self.exists:
+                yield from self.rest()
+
+    def _asked(self, event: Any) -> Iterator[str]:
+        amount = event.amount.amount_minor
+        self.exists, self.number = True, self.number + 1
+        if self.open is not None:
+            yield f"{event.operation} is asked while {self.open.operation} has no answer"
+        if event.operation_no != self.number or event.idempotency_key != f"{event.attempt_id}:{event.operation}:{event.operation_no}":
+            yield f"the key {event.idempotency_key} is not that of operation {self.number}"
+        most = {"authorize": self.total, "refund": self.moved["capture"] - self.moved["refund"]}.get(event.operation, self.left)
+        if not 0 < amount <= most or (event.operation == "authorize" and amount != self.total):
+            yield f"{event.operation} of {amount} where {most} is possible"
+        self.open = event
+
+    def _answered(self, name: str, event: Any) -> Iterator[str]:
+        asked = self.open
+        if asked is None or (asked.operation, asked.operation_no, asked.amount) != (event.operation, event.operation_no, event.amount):
+            yield f"{name} of {event.operation} {event.operation_no}, which was not asked"
+            return
+        if name != "PaymentUnknown":
+            self.open = None
+        if name in OUTCOMES:
+            if OUTCOMES[name] != event.operation:
+                yield f"{name} answers {event.operation}"
+            self.moved[event.operation] += event.amount.amount_minor
+        told = {operation: getattr(event.totals, counter) for operation, counter in COUNTERS.items()}
+        pending = {operation: getattr(event.totals, f"{counter}_pending") for operation, counter in COUNTERS.items()}
+        waits = {operation: asked.amount.amount_minor if self.open and operation == asked.operation else 0 for operation in COUNTERS}
+        if told != self.moved or pending != waits:
+            yield f"{name} says {told} and {pending} pending, counted are {self.moved} and {waits}"
+
+    def rest(self) -> Iterator[str]:
+        """Nothing is under way, and an order that ended keeps the money of what has left and no more."""
+        if self.open is not None:
+            yield f"{self.open.operation} has no answer"
+        kept = self.moved["capture"] - self.moved["refund"]
+        if self.status in ENDED and (self.left or kept > self.owed):
+            yield f"{self.status} and {kept} kept, {self.left} still authorized, for goods worth {self.owed}"
