@@ -228,14 +228,16 @@ class Rig:
 
 
 @contextmanager
-def started(servers: Servers, directory: Path, word: str, *, workers: int = 1, payments: bool = False) -> Iterator[Rig]:
-    """A system on topics whose names begin with `word`."""
+def started(
+    servers: Servers, directory: Path, word: str, *, workers: int = 1, payments: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Rig]:
+    """A system on topics whose names begin with `word`; `settings` are further ORDERFLOW_ variables."""
     prefix = f"{word}-{uuid.uuid4().hex[:8]}"
     gate = directory / "gate"
-    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix}
+    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix, **(settings or {})}
     program = ("/bin/sh", "-c", GATE, str(gate), *PROGRAM, "worker")
-    options = {"workers": workers, "payments": payments}
-    with System(directory / "system", servers=servers, environment=environment, worker_program=program, **options) as system:  # type: ignore[arg-type]
+    place, counts = directory / "system", {"workers": workers, "payments": payments}
+    with System(place, servers=servers, environment=environment, worker_program=program, **counts) as system:  # type: ignore[arg-type]
         names = Catalog(prefix)
         records = contracts.load_records(servers.registry_url, names, directory / "schemas.json")
         rig = Rig(system, names, records, gate)
