@@ -174,7 +174,7 @@ class Connector:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Read on where all was answered; a group without a past reads from the beginning."""
-        for place in consumer.committed(partitions, DELIVERY_TIMEOUT_S):
+        for place in consumer.committed(partitions, DELIVERY_TIMEOUT_S) if partitions else ():
             begin, end = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), DELIVERY_TIMEOUT_S)
             self.shares[place.partition] = Share(end, max(place.offset, begin))
         consumer.assign([TopicPartition(self.orders.events, number, share.position) for number, share in self.shares.items()])
@@ -301,7 +301,7 @@ class Connector:
         )
         key = request.prefix + request.order_id
         value = self.orders.encode_command(meta, request.order_id, command)
-        async for attempt in stamina.retry_context(on=(KafkaException, BufferError), attempts=None, timeout=None, wait_max=5.0):
+        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=None, wait_max=5.0):
             with attempt:
                 await self._produce(key, value, request.headers)
 
@@ -317,6 +317,11 @@ class Connector:
     def _poll(self, ended: threading.Event) -> None:
         while not ended.is_set():
             self._producer.poll(POLL_S)
+
+
+def _passes(error: Exception) -> bool:
+    """May the log take the same record later? Not from a producer that has failed for good: then the process must be started again."""
+    return isinstance(error, BufferError) or (isinstance(error, KafkaException) and not error.args[0].fatal())
 
 
 def _settle(future: "asyncio.Future[None]", error: KafkaError | None) -> None:
