@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from integration_harness import Answer, Rig, eventually, started, until
 
+from orderflow.cli import invariants
 from orderflow.connectors.box.box import Servers
 
 pytestmark = pytest.mark.box
@@ -170,6 +171,13 @@ async def test_whatever_is_killed_every_order_ends_with_one_charge(rig: Rig, sku
     for number, order_id in enumerate(placed):
         assert (await agrees(rig, order_id))["authorized"] == 1000 + 100 * number
     until(lambda: next(each for each in rig.system.state.processes if each.name == name).pid != victim.pid, f"{name} runs again")
+
+
+async def test_the_history_of_all_of_it_keeps_every_invariant(rig: Rig) -> None:
+    """What `orderflow verify invariants` says of everything above, repeated answers and killed connectors included."""
+    names = rig.names
+    proved = await asyncio.to_thread(invariants.run, rig.bootstrap, rig.system.servers.registry_url, names.prefix, names.partitions)
+    assert proved.faults == [] and proved.events > 20
 
 
 async def test_a_provider_that_hangs_blocks_nobody_and_opens_the_breaker(box: Servers, tmp_path: Path) -> None:
