@@ -2,7 +2,7 @@
 
 A bad deploy, of this worker or of who sends, must not park a whole log; a poison record among few must not stop it. Both limits have to
 be passed, and time is the log's, so that a backlog is judged as its records came. A command counts once: who repeats a bad one, as a careful
-client does while nobody answers, must not stop the orders of others.
+client does while nobody answers, must not stop the orders of others. What cannot even be read counts each time.
 """
 
 from collections import deque

@@ -73,7 +73,7 @@ class Processor:
             except Exception as error:  # a rule or a codec failed on this command: nothing of it may remain
                 rows.drop()
                 outputs.extend(self._park(record, error, command))
-                parked.append(command[0].command_id if isinstance(command, tuple) else hash((record.key(), record.value())))
+                parked.append(command[0].command_id if isinstance(command, tuple) else record.offset())
                 counts["parked", getattr(error, "reason", type(error).__name__)] += 1
                 continue
             rows.accept()
