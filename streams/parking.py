@@ -5,7 +5,7 @@ be passed, and time is the log's, so that a backlog is judged as its records cam
 client does while nobody answers, must not stop the orders of others. What cannot even be read counts each time.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 
 MINUTE_US = 60_000_000
@@ -21,7 +21,8 @@ class ParkRate:
         self.parked_max, self.percent_max = parked_max, percent_max
         self.records = 0
         self._slices: deque[list[int]] = deque()
-        self._parked: dict[Hashable, int] = {}
+        self._parked: OrderedDict[Hashable, int] = OrderedDict()
+        """When each was parked last, oldest first."""
 
     @property
     def parked(self) -> int:
@@ -34,12 +35,14 @@ class ParkRate:
             self._slices.append([at_us, 0])
         self._slices[-1][1] += records
         self.records += records
-        self._parked.update(dict.fromkeys(parked, at_us))
+        for command in parked:
+            self._parked[command] = at_us
+            self._parked.move_to_end(command)
         gone = at_us - MINUTE_US
         while self._slices[0][0] <= gone:
             self.records -= self._slices.popleft()[1]
-        if self._parked:
-            self._parked = {command: at for command, at in self._parked.items() if at > gone}
+        while self._parked and next(iter(self._parked.values())) <= gone:
+            self._parked.popitem(last=False)
         return self.parked > self.parked_max and self.parked * 100 > self.records * self.percent_max
 
     def clear(self) -> None:

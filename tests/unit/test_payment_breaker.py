@@ -75,3 +75,4 @@ async def test_calls_that_end_while_it_is_open_change_nothing(breaker: Breaker) 
 
 async def test_closed_it_lets_everybody_through(breaker: Breaker) -> None:
     await asyncio.wait_for(asyncio.gather(*(breaker.admit() for _ in range(100))), 1)
+    assert breaker.state == CLOSED
