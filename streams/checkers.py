@@ -313,24 +313,25 @@ def given_back(events: Iterable[Seen]) -> Iterator[Violation]:
 
 def money(events: Iterable[Seen]) -> Iterator[Violation]:
     """I8: no money from nowhere, none kept of a canceled order, no goods before theirs is captured, one operation at a time."""
-    payments: dict[tuple[str, str, str], Payment] = {}
-    for seen in events:
-        if seen.space == "orders":
-            for what in payments.setdefault(seen.owner, Payment()).take(seen.value):
-                yield Violation("I8", seen.meta.event_id, what)
+    return _counted(events, {})
 
 
 def money_at_rest(events: Iterable[Seen]) -> Iterator[Violation]:
     """I8 at the end of a history in which everything has come to rest and no compensation was declined."""
     payments: dict[tuple[str, str, str], Payment] = {}
-    for seen in events:
-        if seen.space == "orders":
-            payment = payments.setdefault(seen.owner, Payment())
-            for _ in payment.take(seen.value):
-                pass  # told by `money`
+    for _ in _counted(events, payments):
+        pass  # told by `money`
     for (_, _, key), payment in payments.items():
         for what in payment.rest():
             yield Violation("I8", key, what)
+
+
+def _counted(events: Iterable[Seen], payments: dict[tuple[str, str, str], Payment]) -> Iterator[Violation]:
+    """Count the money of each order into `payments`."""
+    for seen in events:
+        if seen.space == "orders":
+            for what in payments.setdefault(seen.owner, Payment()).take(seen.value):
+                yield Violation("I8", seen.meta.event_id, what)
 
 
 EVENT_CHECKS: Mapping[str, Check] = {
