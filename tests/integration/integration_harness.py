@@ -199,13 +199,7 @@ class Rig:
 
     def quiet_ends(self) -> dict[tuple[str, int], int]:
         """The ends once nothing moves any more."""
-        before = self.ends()
-        while True:
-            time.sleep(0.3)
-            after = self.ends()
-            if after == before:
-                return after
-            before = after
+        return at_rest(self.ends)
 
     # -- processes ----------------------------------------------------------------------------------------------------------------
     @contextmanager
@@ -248,6 +242,17 @@ def started(
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def at_rest(look: Callable[[], T]) -> T:
+    """What it shows once it shows the same twice: the marks that end a transaction come a little after its commit."""
+    before = look()
+    while True:
+        time.sleep(0.3)
+        after = look()
+        if after == before:
+            return after
+        before = after
 
 
 def until(check: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from integration_harness import PATIENCE_S, until
+from integration_harness import PATIENCE_S, at_rest, until
 
 from orderflow.cli import contracts
 from orderflow.connectors.box.box import Servers
@@ -147,11 +146,5 @@ class Place:
         return {(partition.topic, partition.partition): future.result().offset for partition, future in found.items()}
 
     def quiet_ends(self) -> dict[tuple[str, int], int]:
-        """The ends once nothing moves any more: the marks that end a transaction come a little after its commit."""
-        before = self.ends()
-        while True:
-            time.sleep(0.3)
-            after = self.ends()
-            if after == before:
-                return after
-            before = after
+        """The ends once nothing moves any more."""
+        return at_rest(self.ends)
