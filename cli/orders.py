@@ -32,6 +32,7 @@ def place(
     items: Annotated[list[str], typer.Argument(metavar="SKU=QTY[@PRICE]...", help="What to order, and for how much a unit.")],
     order_id: Annotated[str, typer.Option("--order-id", help="An id of your own (demo profile).")] = "",
     channel: Annotated[str, typer.Option("--channel", help="The channel it is sold through.")] = "",
+    token: Annotated[str, typer.Option("--token", help="The buyer's payment method as the channel's provider names it.")] = "",
     customer: Annotated[str, typer.Option("--customer", help="Your opaque reference to the customer.")] = "",
     key: Key = "",
     url: Url = DEFAULT_URL,
@@ -52,7 +53,7 @@ def place(
       75  accepted, not decided yet: repeat with the same --key, or read the order
     """
     body: dict[str, Any] = {"items": [parse_item(item) for item in items]}
-    for name, value in (("order_id", order_id), ("channel", channel), ("customer_ref", customer)):
+    for name, value in (("order_id", order_id), ("channel", channel), ("token_ref", token), ("customer_ref", customer)):
         if value:
             body[name] = value
     answer = ask(url, "POST", PATH, body=body, key=key)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
-from orderflow.cli.terminal import UNAVAILABLE, AsJson, Failure, columns, fields, group, show
+from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, columns, fields, group, show
 from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
 
 PATH = "/api/v1/payments"
@@ -195,6 +195,8 @@ def provider(
     data: Annotated[Path, typer.Option("--data", help="The file of its book.")] = Path("provider.db"),
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8090,
+    webhooks: Annotated[str, typer.Option("--webhooks", help="Where it tells of every operation; needs --secrets.")] = "",
+    secrets: Annotated[Path | None, typer.Option("--secrets", help="The edge's file of secrets; [local] signs.")] = None,
     as_json: JsonLog = False,
 ) -> None:
     """Run the local payment provider, which moves no money: what `orderflow up` and the demo pay with.
@@ -204,10 +206,12 @@ def provider(
     \b
     Example:
       orderflow payments provider --data /tmp/book.db --port 8090
+      orderflow payments provider --webhooks http://127.0.0.1:8080/api/v1/webhooks/local --secrets webhooks.toml
     \b
     Exit codes:
       0   stopped, as asked
       1   it cannot listen there
+      78  the file of secrets has no usable [local]
     """
     import asyncio
 
@@ -216,13 +220,29 @@ def provider(
 
     logs.configure("json" if as_json else "")
     try:
-        asyncio.run(_provide(program.serve, data, host, port))
+        asyncio.run(_provide(program.serve, data, host, port, _receiver(webhooks, secrets)))
     except OSError as error:
         raise Failure(f"it cannot listen on {host}:{port} ({error.strerror})", then="choose another with --port") from None
 
 
-async def _provide(serve: Any, data: Path, host: str, port: int) -> None:
-    await serve(data, host, port, _stop_on_signal())
+async def _provide(serve: Any, data: Path, host: str, port: int, receiver: Any) -> None:
+    await serve(data, host, port, _stop_on_signal(), receiver)
+
+
+def _receiver(url: str, secrets: Path | None) -> Any:
+    """Who is told of every operation; None when nobody is."""
+    from orderflow.connectors.payments.courier import Receiver
+    from orderflow.connectors.payments.local import NAME
+    from orderflow.connectors.webhooks.sources import Refused, standard_keys
+
+    if bool(url) != (secrets is not None):
+        raise Failure("--webhooks and --secrets go together", then="give both or none", code=WRONG_USAGE)
+    if secrets is None:
+        return None
+    try:
+        return Receiver(url, standard_keys(secrets, NAME))
+    except Refused as refused:
+        raise Failure(refused.reasons, code=MISCONFIGURED) from None
 
 
 def _stop_on_signal() -> Any:

@@ -9,6 +9,7 @@ from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, Failure
 from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
 
 if TYPE_CHECKING:
+    from orderflow.connectors.webhooks.sources import Sources
     from orderflow.http.settings import EdgeSettings
 
 
@@ -46,17 +47,26 @@ def serve(
     startcheck.insist(startcheck.all_problems(place, found, catalog, cache_file))
     assert settings is not None, "a missing settings object has problems"
     logs.configure("json" if as_json else "")
-    _run(settings)
+    _run(settings, _sources(settings.webhooks))
 
 
-def _run(settings: "EdgeSettings") -> None:
+def _sources(file: Path | None) -> "Sources":
+    from orderflow.connectors.webhooks.sources import Refused, Sources
+
+    try:
+        return Sources(file)
+    except Refused as refused:
+        raise Failure([f"ORDERFLOW_WEBHOOKS={reason}" for reason in refused.reasons], code=MISCONFIGURED) from None
+
+
+def _run(settings: "EdgeSettings", sources: "Sources") -> None:
     import uvloop
     from confluent_kafka import KafkaException
 
     from orderflow.http import edge
 
     try:
-        uvloop.run(edge.serve(settings))
+        uvloop.run(edge.serve(settings, senders=sources))
     except edge.StartRefused as refused:
         raise Failure(refused.reasons, code=MISCONFIGURED) from None
     except KafkaException as error:

@@ -97,6 +97,11 @@ class System:
         return self._servers
 
     @property
+    def _secrets(self) -> Path:
+        """Where the edge and the provider of the box find the secret of its webhooks."""
+        return self.data / "webhooks.toml"
+
+    @property
     def url(self) -> str:
         """Base URL of the edge."""
         return self._children["edge"][1]
@@ -213,6 +218,8 @@ class System:
             self._start_payments(provider_port, free_port([*ports, provider_port]))
         url = f"http://127.0.0.1:{self._port}"
         variables = {"PROFILE": "demo", "HOST": "127.0.0.1", "PORT": str(self._port), "DATA": str(self.data / "edge")}
+        if self._payments:
+            variables["WEBHOOKS"] = str(self._secrets)
         self._start_child("edge", (*PROGRAM, "serve"), url, variables, lambda: _ready(url) and not _ownerless(url))
         self._await_children()
 
@@ -238,9 +245,15 @@ class System:
         self._start_child(name, self._worker_program, url, variables, lambda: _ready(url))
 
     def _start_payments(self, provider_port: int, port: int) -> None:
-        """The provider with its book, and the connector that asks it."""
+        """The provider with its book, which tells the edge of what it did, and the connector that asks it."""
+        from orderflow.connectors.payments.local import NAME
+        from orderflow.connectors.webhooks.sources import write_secret
+
         provider, url = f"http://127.0.0.1:{provider_port}", f"http://127.0.0.1:{port}"
-        command = (*PROGRAM, "payments", "provider", "--port", str(provider_port), "--data", str(self.data / "provider" / "book.db"))
+        write_secret(self._secrets, NAME)
+        book, edge = str(self.data / "provider" / "book.db"), f"http://127.0.0.1:{self._port}/api/v1/webhooks/{NAME}"
+        options = ("--port", str(provider_port), "--data", book, "--webhooks", edge, "--secrets", str(self._secrets))
+        command = (*PROGRAM, "payments", "provider", *options)
         self._start_child("provider", command, provider, {}, lambda: _ready(provider))
         variables = {"DATA": str(self.data / "payments"), "PROVIDER_URL": provider, "CONNECTOR_PORT": str(port)}
         self._start_child("payments", (*PROGRAM, "payments", "connect"), url, variables, lambda: _ready(url))

@@ -178,6 +178,9 @@ class PlaceOrderBody(Body):
     must_accept: bool = False
     ship_to: ShipTo | None = None
     attributes: Annotated[dict[Id, Annotated[str, Field(max_length=256)]], Field(max_length=20)] = {}
+    token_ref: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = Field(
+        None, description="The buyer's payment method as the channel's provider names it, such as a Stripe PaymentMethod."
+    )
 
 
 class LineQuantity(Body):

@@ -19,6 +19,7 @@ from orderflow.http.gateway import Ask, Denied, Gateway, Outcome
 from orderflow.http.meters import Meters
 from orderflow.http.problems import Fault, Problem
 from orderflow.http.reads import Reads
+from orderflow.http.senders import Nobody, Senders
 from orderflow.http.settings import EdgeSettings
 from orderflow.http.timeline import Timeline
 from orderflow.http.views import AcceptedView
@@ -59,6 +60,7 @@ class Parts(Struct, frozen=True):
     timeline: Timeline
     meters: Meters
     draining: asyncio.Event
+    senders: Senders = Nobody()
 
 
 class Name(Struct, frozen=True):

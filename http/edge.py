@@ -23,6 +23,7 @@ from orderflow.http.meters import Meters
 from orderflow.http.owners import Owners
 from orderflow.http.problems import Problem
 from orderflow.http.reads import Reads
+from orderflow.http.senders import Nobody, Senders
 from orderflow.http.settings import EdgeSettings
 from orderflow.http.timeline import Timeline, consumer_config
 from orderflow.schemas.catalog import Catalog
@@ -93,7 +94,7 @@ def build_app(edge: Edge) -> web.Application:
     return app
 
 
-async def connect(settings: EdgeSettings, records: Records) -> Edge:
+async def connect(settings: EdgeSettings, records: Records, senders: Senders) -> Edge:
     """An edge on Kafka.
 
     Raises:
@@ -104,15 +105,21 @@ async def connect(settings: EdgeSettings, records: Records) -> Edge:
     gateway = KafkaGateway(settings, records, counts[records.replies_topic])
     owners = Owners({space: counts[name] for space, name in zip(SPACES, names, strict=True)})
     reads = Reads(owners, settings)
-    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event())
+    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), senders)
     feed = Feed(consumer_config(settings), _sources(records, gateway, owners), settings.start_timeout_s, gateway.fail)
     return Edge(parts, (reads, gateway, feed))
 
 
-async def serve(settings: EdgeSettings, *, stop: asyncio.Event | None = None, started: Callable[[str], None] = lambda url: None) -> None:
+async def serve(
+    settings: EdgeSettings,
+    *,
+    senders: Senders | None = None,
+    stop: asyncio.Event | None = None,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
     """Run an edge until `stop` is set, or without one until SIGTERM or SIGINT; open requests then have drain_timeout_s to finish.
 
-    `started` hears the address once requests are taken.
+    `senders` are whose webhooks are taken. `started` hears the address once requests are taken.
 
     Raises:
         StartRefused: the settings are refused (deny by default), the broker does not answer, topics or schema ids are missing.
@@ -122,7 +129,7 @@ async def serve(settings: EdgeSettings, *, stop: asyncio.Event | None = None, st
     if reasons:
         raise StartRefused(reasons)
     stop = stop or _stop_on_signal()
-    edge = await connect(settings, await asyncio.to_thread(load_records, settings))
+    edge = await connect(settings, await asyncio.to_thread(load_records, settings), senders or Nobody())
     runner = web.AppRunner(
         build_app(edge),
         access_log=None,

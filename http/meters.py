@@ -21,9 +21,17 @@ class Meters:
             "orderflow_commands", "Commands sent, by outcome within the wait.", ["command", "outcome", "reason"], registry=self.registry
         )
 
+        self._webhooks = Counter(
+            "orderflow_webhooks", "Webhooks, by source and whether they were believed.", ["source", "result"], registry=self.registry
+        )
+
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
+
+    def webhook(self, source: str, result: str) -> None:
+        """`result`: verified, unreadable, or the reason of the refusal. `source` is one that is configured."""
+        self._webhooks.labels(source, result).inc()
 
     def command(self, name: str, outcome: Outcome | None) -> None:
         """`outcome` None: no answer within the wait (202)."""

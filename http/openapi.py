@@ -15,7 +15,7 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orderflow.http import fulfillment, health, orders, payments, reservations, stock
+from orderflow.http import fulfillment, health, orders, payments, reservations, stock, webhooks
 from orderflow.http.calls import Call
 from orderflow.http.problems import MEDIA_TYPE
 from orderflow.http.routing import Route
@@ -52,7 +52,8 @@ ROUTES = (Route("GET", "/openapi.json", serve_document, "This document.", "opera
 
 def table() -> tuple[Route, ...]:
     """Every route of the edge."""
-    return (*orders.ROUTES, *payments.ROUTES, *stock.ROUTES, *reservations.ROUTES, *fulfillment.ROUTES, *health.ROUTES, *ROUTES)
+    parts = (orders, payments, webhooks, stock, reservations, fulfillment, health)
+    return (*(route for part in parts for route in part.ROUTES), *ROUTES)
 
 
 @cache

@@ -144,6 +144,7 @@ def _command(body: PlaceOrderBody, channel: str) -> PlaceOrder:
         ship_to=None if body.ship_to is None else ShipTo(**body.ship_to.model_dump()),
         lines=tuple(_placed_lines(body.lines)),
         attributes=body.attributes,
+        token_ref=body.token_ref or "",
     )
 
 

@@ -36,6 +36,9 @@ class EdgeSettings(BaseSettings):
     data: Path = Path(".orderflow")
     """Where schema ids are kept, so that the edge starts without the registry; nothing else of an edge is on disk."""
 
+    webhooks: Path | None = None
+    """The file with the secrets of those who may send webhooks (docs/how-to/webhooks.md); without it every webhook is refused."""
+
     answer_wait_s: float = Field(2.0, gt=0, le=30)
     """How long a POST waits for its outcome before it answers 202 (contracts.md 2)."""
     produce_timeout_s: float = Field(5.0, gt=0, le=30)

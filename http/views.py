@@ -4,7 +4,7 @@ A view adds no knowledge: everything in it is in the snapshot, and `version` is 
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -74,6 +74,14 @@ class AcceptedView(View):
     command_id: str
     order_id: str | None = None
     sku: str | None = None
+
+
+class WebhookView(View):
+    """The event is recorded (`reason`: why it moved nothing), or in the log and `pending`; either way it need not be sent again."""
+
+    event_id: str
+    outcome: Literal["recorded", "pending"]
+    reason: str = ""
 
 
 class MoneyView(View):

@@ -61,14 +61,14 @@ SPACES = (
         "order_id",
         _in(
             "orders",
-            "PlaceOrder RecordStockAnswer CancelOrder PostFulfillmentStatus RecordDelivery RecordProviderResult CapturePayment VoidPayment"
-            " RefundPayment TimerDue",
+            "PlaceOrder RecordStockAnswer CancelOrder PostFulfillmentStatus RecordDelivery RecordProviderResult RecordWebhook"
+            " CapturePayment VoidPayment RefundPayment TimerDue",
         ),
         _in(
             "orders",
             "OrderCreated OrderStatusChanged OrderRejected StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged"
             " FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed PaymentRequested PaymentAuthorized PaymentCaptured"
-            " PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown Refused",
+            " PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded Refused",
         ),
         (
             Aggregate("order", "orderflow.orders.OrderSnapshot", "order_id"),
@@ -292,6 +292,7 @@ _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 _OPERATIONS = ("authorize", "capture", "void", "refund")
 _RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
+_WEBHOOKS = ("RecordWebhook", "WebhookRecorded")
 _OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
 VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.RecordStockAnswer.outcome": _STOCK_OUTCOMES,
@@ -299,6 +300,8 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.rows.StockAnswerRow.outcome": (*_STOCK_OUTCOMES, "asked", "committing", "releasing"),
     **{f"orderflow.orders.{name}.operation": _OPERATIONS for name in ("RecordProviderResult", "PaymentRequested", *_RESULTS)},
     "orderflow.orders.RecordProviderResult.outcome": _OPERATION_OUTCOMES[1:],
+    **{f"orderflow.orders.{name}.operation": ("", *_OPERATIONS) for name in _WEBHOOKS},
+    **{f"orderflow.orders.{name}.outcome": ("", "succeeded", "declined") for name in _WEBHOOKS},
     "orderflow.orders.PaymentSnapshotAttempt.operation": _OPERATIONS,
     "orderflow.orders.PaymentSnapshotAttempt.outcome": _OPERATION_OUTCOMES,
     "orderflow.orders.rows.Attempt.operation": _OPERATIONS,

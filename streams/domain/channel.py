@@ -37,6 +37,7 @@ class ChannelPolicy(Struct, frozen=True, gc=False):
     default_location: str = ""
     currency: str = ""
     time_zone: str = "UTC"
+    payment_provider: str = "local"
 
 
 BOX = ChannelPolicy(client_ids=True)
@@ -130,6 +131,8 @@ def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tup
         yield Reason.SCHEMA_INVALID, "capacity"
     if policy.partial_policy not in PARTIAL_POLICIES:
         yield Reason.SCHEMA_INVALID, "partial_policy"
+    if not is_id(policy.payment_provider):
+        yield Reason.SCHEMA_INVALID, "payment_provider"
     if policy.stock_buffer < 0:
         yield Reason.SCHEMA_INVALID, "stock_buffer"
     if not is_zone(policy.time_zone):

@@ -40,6 +40,7 @@ TERMS = ("invoice", payment.PREPAID)
 """The payment terms these rules can keep."""
 LINE_KINDS = ("item", "shipping", "fee")
 ATTRIBUTES_MAX = 20
+TOKEN_LENGTH_MAX = 128
 """As many as the edge takes."""
 Fault = tuple[Reason, dict[str, str]]
 
@@ -78,6 +79,8 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         command.must_accept or policy.must_accept,
         command.attributes,
         turn.meta.principal,
+        policy.payment_provider,
+        command.token_ref,
     )
     ids = tuple(reservation_id(sku, turn.key, 1) for sku in demand(command.lines))
     return created, asked_to_reserve(turn, 1, ids, terms)
@@ -145,6 +148,8 @@ def _faults_of_form(command: PlaceOrder, turn: Turn) -> Iterator[Fault]:
         yield Reason.SCHEMA_INVALID, {"field": "partial_policy"}
     if len(command.attributes) > ATTRIBUTES_MAX:
         yield Reason.SCHEMA_INVALID, {"field": "attributes"}
+    if len(command.token_ref) > TOKEN_LENGTH_MAX:
+        yield Reason.SCHEMA_INVALID, {"field": "token_ref"}
     seen = set()
     for line in command.lines:
         if not is_id(line.line_id) or line.line_id in seen:

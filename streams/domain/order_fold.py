@@ -40,6 +40,7 @@ from orderflow.streams.domain.payment_records import (
     PaymentRequested,
     PaymentUnknown,
     PaymentVoided,
+    WebhookRecorded,
 )
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.stock_answers import AWAITED, demand, outcome_after
@@ -56,6 +57,7 @@ Event = (
     | FulfillmentStatusBuffered
     | DeliveryConfirmed
     | PaymentEvent
+    | WebhookRecorded
     | Refused
 )
 
@@ -88,7 +90,7 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return requested(state, order, event)
         case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
             return resulted(state, order, event)
-        case OrderRejected() | Refused():
+        case OrderRejected() | WebhookRecorded() | Refused():
             return state
 
 
@@ -126,6 +128,8 @@ def _created(state: State, event: OrderCreated, meta: EventMeta) -> State:
         waiting=(meta.command_id,),
         order_number=event.order_number,
         attributes=event.attributes,
+        payment_provider=event.payment_provider,
+        token_ref=event.token_ref,
     )
     return replace(state, order=order)
 

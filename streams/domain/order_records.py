@@ -97,6 +97,7 @@ class PlaceOrder(Struct, frozen=True, gc=False):
     ship_to: ShipTo | None = None
     lines: tuple[PlacedLine, ...] = ()
     attributes: Mapping[str, str] = {}
+    token_ref: str = ""
 
 
 class RecordStockAnswer(Struct, frozen=True, gc=False):
@@ -171,6 +172,8 @@ class OrderCreated(Struct, frozen=True, gc=False):
     must_accept: bool = False
     attributes: Mapping[str, str] = {}
     created_by: str = ""
+    payment_provider: str = "local"
+    token_ref: str = ""
 
 
 class OrderStatusChanged(Struct, frozen=True, gc=False):

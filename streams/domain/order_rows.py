@@ -75,6 +75,8 @@ class OrderRow(Struct, frozen=True, gc=False):
     step: str = ""
     due_at: int | None = None
     financial_status: str = ""
+    payment_provider: str = "local"
+    token_ref: str = ""
 
 
 class StockAnswerRow(Struct, frozen=True, gc=False):

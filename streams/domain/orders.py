@@ -1,7 +1,7 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py, payment.py; the folds are
-order_fold.py and payment_fold.py.
+This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py, payment.py,
+payment_webhook.py; the folds are order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from orderflow.streams.domain import fulfillment, order, order_fold, payment, sourcing
+from orderflow.streams.domain import fulfillment, order, order_fold, payment, payment_webhook, sourcing
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
@@ -45,8 +45,10 @@ from orderflow.streams.domain.payment_records import (
     PaymentUnknown,
     PaymentVoided,
     RecordProviderResult,
+    RecordWebhook,
     RefundPayment,
     VoidPayment,
+    WebhookRecorded,
 )
 from orderflow.streams.domain.reasons import Reason
 
@@ -68,6 +70,7 @@ Command: TypeAlias = (
     | PostFulfillmentStatus
     | RecordDelivery
     | RecordProviderResult
+    | RecordWebhook
     | PeopleAsk
     | TimerDue
     | ConcludeAnswers
@@ -80,6 +83,7 @@ COMMANDS = (
     PostFulfillmentStatus,
     RecordDelivery,
     RecordProviderResult,
+    RecordWebhook,
     CapturePayment,
     VoidPayment,
     RefundPayment,
@@ -103,6 +107,7 @@ EVENTS = (
     PaymentRefunded,
     PaymentFailed,
     PaymentUnknown,
+    WebhookRecorded,
     Refused,
 )
 INITIAL = State()
@@ -117,7 +122,7 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("channel", channel_key(command.channel)))
         case RecordStockAnswer():
             return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
-        case PostFulfillmentStatus() | RecordProviderResult():
+        case PostFulfillmentStatus() | RecordProviderResult() | RecordWebhook():
             return (row, _fulfillments(key), Get("payment", key))
         case RecordDelivery():
             return (row, _fulfillments(key))
@@ -156,7 +161,9 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case RecordDelivery():
             return fulfillment.deliver(state, command)
         case RecordProviderResult():
-            return _recorded(state, command)
+            return _result_recorded(state, command)
+        case RecordWebhook():
+            return _webhook_recorded(state, command)
         case CapturePayment():
             return payment.capture(state, command, turn)
         case VoidPayment():
@@ -171,9 +178,17 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             assert_never(command)
 
 
-def _recorded(state: State, command: RecordProviderResult) -> tuple[Event, ...]:
+def _result_recorded(state: State, command: RecordProviderResult) -> tuple[Event, ...]:
     """What the provider says of an operation becomes a fact; a capture that was declined also ends the posts that wait for it."""
-    events = payment.record_result(state, command)
+    return _told(state, payment.record_result(state, command))
+
+
+def _webhook_recorded(state: State, command: RecordWebhook) -> tuple[Event, ...]:
+    """What the provider says by itself becomes a fact, and the outcome of the operation under way if it names it."""
+    return _told(state, payment_webhook.record_webhook(state, command))
+
+
+def _told(state: State, events: tuple[Event, ...]) -> tuple[Event, ...]:
     declined = any(isinstance(event, PaymentFailed) and event.operation == payment.CAPTURE for event in events)
     return (*events, *fulfillment.unpaid(state, Reason.PAYMENT_DECLINED)) if declined else events
 
@@ -205,7 +220,7 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return tuple(fulfillment.settled(state, event, meta))
         case OrderCreated() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed():
             return ()
-        case PaymentRequested() | PaymentUnknown() | Refused():
+        case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | Refused():
             return ()  # connectors read the request; nothing is asked of another key
         case _:
             assert_never(event)

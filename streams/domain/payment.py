@@ -23,6 +23,7 @@ from orderflow.streams.domain.payment_records import (
     PaymentUnknown,
     PaymentVoided,
     RecordProviderResult,
+    RecordWebhook,
     RefundPayment,
     VoidPayment,
 )
@@ -33,8 +34,7 @@ from orderflow.streams.domain.transitions import Transition, Transitions
 
 PREPAID = "prepaid"
 """The payment terms under which an order is confirmed by an authorization."""
-PROVIDER, METHOD = "local", "card"
-"""Where payments are asked for: the provider process of the box is the one there is."""
+METHOD = "card"
 AUTHORIZE, CAPTURE, VOID, REFUND = "authorize", "capture", "void", "refund"
 REQUESTED, SUCCEEDED, DECLINED, UNKNOWN = "requested", "succeeded", "declined", "unknown"
 ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
@@ -78,10 +78,11 @@ def is_declined(row: PaymentRow | None) -> bool:
 
 
 # -- asking ---------------------------------------------------------------------------------------------------------------------------
-def authorization(order_id: str, amount: Money, due_at: int) -> PaymentRequested:
-    """Ask for the whole amount; the order waits until `due_at`."""
+def authorization(order_id: str, order: OrderRow, amount: Money, due_at: int) -> PaymentRequested:
+    """Ask the channel's provider for the whole amount; the order waits until `due_at`."""
     name = attempt_id(order_id, 1)
-    return PaymentRequested(name, AUTHORIZE, 1, operation_key(name, AUTHORIZE, 1), PROVIDER, METHOD, amount, due_at=due_at)
+    key = operation_key(name, AUTHORIZE, 1)
+    return PaymentRequested(name, AUTHORIZE, 1, key, order.payment_provider, METHOD, amount, due_at=due_at, token_ref=order.token_ref)
 
 
 def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") -> PaymentRequested:
@@ -240,15 +241,24 @@ def record_result(state: State, command: RecordProviderResult) -> tuple[Result |
         return refusal(command, Reason.NOT_FOUND, attempt_id=command.attempt_id)
     attempt = row.attempts[-1]
     same = (command.attempt_id, command.operation, command.operation_no) == (attempt.attempt_id, attempt.operation, attempt.operation_no)
-    if not same or not TRANSITIONS.allows(attempt.outcome, command.outcome):
+    return believed(state.key, row, command) if same else ()
+
+
+Said = RecordProviderResult | RecordWebhook
+
+
+def believed(payment_id: str, row: PaymentRow, said: Said) -> tuple[Result | Refused, ...]:
+    """What the provider says of the operation under way as a fact, unless it says it again, or something that was not asked."""
+    attempt = row.attempts[-1]
+    if not TRANSITIONS.allows(attempt.outcome, said.outcome):
         return ()
-    reason = _mismatch(attempt, command)
+    reason = _mismatch(attempt, said)
     if reason is not None:
-        return refusal(command, reason, attempt_id=attempt.attempt_id, asked=str(attempt.amount.amount_minor))
-    return (_result(state.key, row, attempt, command),)
+        return refusal(said, reason, attempt_id=attempt.attempt_id, asked=str(attempt.amount.amount_minor))
+    return (_result(payment_id, row, attempt, said),)
 
 
-def _mismatch(attempt: Attempt, command: RecordProviderResult) -> Reason | None:
+def _mismatch(attempt: Attempt, command: Said) -> Reason | None:
     """Money moves only as it was asked: what the provider reports must be the operation's amount (slot D74)."""
     if command.amount is None:
         return Reason.AMOUNT_MISMATCH if command.outcome == SUCCEEDED else None
@@ -257,7 +267,7 @@ def _mismatch(attempt: Attempt, command: RecordProviderResult) -> Reason | None:
     return Reason.AMOUNT_MISMATCH if command.amount.amount_minor != attempt.amount.amount_minor else None
 
 
-def _result(payment_id: str, row: PaymentRow, attempt: Attempt, command: RecordProviderResult) -> Result:
+def _result(payment_id: str, row: PaymentRow, attempt: Attempt, command: Said) -> Result:
     said = (
         payment_id,
         attempt.attempt_id,

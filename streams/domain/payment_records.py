@@ -39,6 +39,26 @@ class RecordProviderResult(Struct, frozen=True, gc=False):
     code: str = ""
 
 
+class RecordWebhook(Struct, frozen=True, gc=False):
+    """A verified webhook of the provider: what it says of an operation, or of something that we do not follow. Holds nothing personal.
+
+    `kind` is the provider's own type of the event; `idempotency_key` our key of the operation, empty where it names none.
+    """
+
+    provider: str
+    provider_event_id: str
+    kind: str
+    idempotency_key: str = ""
+    operation: str = ""
+    outcome: str = ""
+    amount: Money | None = None
+    provider_ref: str = ""
+    valid_until: int | None = None
+    code: str = ""
+    happened_at: int | None = None
+    raw_sha256: str = ""
+
+
 class CapturePayment(Struct, frozen=True, gc=False):
     """Take authorized money; without an amount all that is left of the authorization. Handing goods over asks for it by itself."""
 
@@ -66,7 +86,8 @@ class RefundPayment(Struct, frozen=True, gc=False):
 class PaymentRequested(Struct, frozen=True, gc=False):
     """The provider is to be asked, once, under this key: what connectors consume. `due_at` ends the payment window, if there is one.
 
-    `command_id` is the command that waits for the outcome, empty where the order asked by itself.
+    `command_id` is the command that waits for the outcome, empty where the order asked by itself; `token_ref` the buyer's payment method
+    as the provider names it.
     """
 
     attempt_id: str
@@ -79,6 +100,7 @@ class PaymentRequested(Struct, frozen=True, gc=False):
     provider_ref: str = ""
     due_at: int | None = None
     command_id: str = ""
+    token_ref: str = ""
 
 
 class _Result(Struct, frozen=True, gc=False):
@@ -119,6 +141,12 @@ class PaymentFailed(_Result, frozen=True, gc=False):
 
 class PaymentUnknown(_Result, frozen=True, gc=False):
     """Nobody knows whether the operation happened; the same request is repeated under its key until the provider answers."""
+
+
+class WebhookRecorded(RecordWebhook, frozen=True, gc=False):
+    """The provider said this, and proved that it was the one who said it. `moved`: the operation under way got its outcome by it."""
+
+    moved: bool = False
 
 
 class PaymentSnapshotAttempt(Struct, frozen=True, gc=False):

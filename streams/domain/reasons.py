@@ -12,6 +12,7 @@ class Reason(StrEnum):
     """Every reason the rules of this folder give."""
 
     NOT_FOUND = "NOT_FOUND"
+    UNKNOWN_REFERENCE = "UNKNOWN_REFERENCE"
     KEY_REUSED = "KEY_REUSED"
     ALREADY_PLACED = "ALREADY_PLACED"
     RESERVATION_EXPIRED = "RESERVATION_EXPIRED"

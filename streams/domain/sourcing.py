@@ -132,7 +132,7 @@ def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
     sums = money.totals(order.lines, order.currency)
     if order.payment_terms == payment.PREPAID and sums is not None and sums.total.amount_minor > 0:
         end = payment.window_end(turn, (row.due_at for row in found.values() if row.due_at is not None))
-        return (payment.authorization(state.key, sums.total, end),)
+        return (payment.authorization(state.key, order, sums.total, end),)
     return _confirmed(state, order, found)
 
 

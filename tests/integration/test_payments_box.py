@@ -7,22 +7,29 @@ import asyncio
 import json
 import os
 import signal
+import time
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import webhook_forger
 from integration_harness import Answer, Rig, eventually, started, until
 
 from orderflow.cli import invariants
 from orderflow.connectors.box.box import Servers
+from orderflow.connectors.webhooks.sources import standard_keys
+from orderflow.connectors.webhooks.standard import signed_headers
 
 pytestmark = pytest.mark.box
 
 ORDERS, PAYMENTS = "/api/v1/orders", "/api/v1/payments"
 CURRENCY = "EUR"
+LATE_S = 4.0
+"""Longer than the local provider answers late."""
 COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 
 
@@ -88,6 +95,29 @@ async def agrees(rig: Rig, order_id: str) -> dict[str, int]:
     assert {name: found["ledger"][name] for name in sums} == sums
     assert len({row["key"] for row in rows}) == len(rows) == len({(row["operation"], row["key"].rpartition(":")[2]) for row in rows})
     return sums
+
+
+def names_of(rig: Rig, order_id: str) -> list[str]:
+    """The order's events by name, as the log has them."""
+    return [event.name for event in rig.events("orders", order_id)]
+
+
+def secret_of(rig: Rig) -> bytes:
+    """What the edge and the provider of this system share."""
+    return standard_keys(rig.system.data / "webhooks.toml", "local")[0]
+
+
+async def post_webhook(rig: Rig, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
+    url = f"{rig.system.url}/api/v1/webhooks/local"
+    async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
+async def deliver(rig: Rig, raw: bytes) -> dict[str, Any]:
+    """A webhook as the provider would sign it."""
+    status, found = await post_webhook(rig, signed_headers((secret_of(rig),), "msg", int(time.time()), raw), raw)
+    assert status in (200, 202), found
+    return found
 
 
 async def test_an_order_is_paid_shipped_captured_and_partly_refunded(rig: Rig, sku: str) -> None:
@@ -156,6 +186,50 @@ async def test_a_cancel_gives_the_money_back(rig: Rig, sku: str) -> None:
     assert canceled.status in (200, 202)
     assert (await until_status(rig, order_id, "canceled"))["financial_status"] == "voided"
     assert await agrees(rig, order_id) == {"authorized": 1500, "captured": 0, "voided": 1500, "refunded": 0}
+
+
+async def test_an_operation_that_is_never_answered_is_told_by_the_webhook(rig: Rig, sku: str) -> None:
+    """It happens, every answer is lost, and the order goes on all the same: paid, shipped and captured by what the webhooks say."""
+    placed = await place(rig, sku, 5009)
+    assert placed.status in (201, 202)
+    order_id = placed.json["order_id"]
+    await until_status(rig, order_id, "processing")
+    await ship(rig, order_id)
+    await until_status(rig, order_id, "shipped")
+    assert await agrees(rig, order_id) == {"authorized": 5009, "captured": 5009, "voided": 0, "refunded": 0}
+    assert names_of(rig, order_id).count("WebhookRecorded") == 2
+
+
+async def test_webhooks_that_come_three_times_before_a_late_answer_have_one_effect(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 6006)).json["order_id"]
+    await until_status(rig, order_id, "processing")
+    until(lambda: book(rig, order_id)[0]["outcome"] == "succeeded", "it is in the book")
+    await asyncio.sleep(LATE_S)
+    events = names_of(rig, order_id)
+    assert (events.count("WebhookRecorded"), events.count("PaymentAuthorized")) == (1, 1)
+    assert (await agrees(rig, order_id))["authorized"] == 6006
+
+
+async def test_twenty_deliveries_of_one_event_at_once_have_one_effect(rig: Rig) -> None:
+    raw = webhook_forger.local_event("payment.refund.succeeded", f"evt_{uuid.uuid4().hex}", payment_ref="o-nobody")
+    answers = await asyncio.gather(*(deliver(rig, raw) for _ in range(20)))
+    assert {answer["outcome"] for answer in answers} <= {"recorded", "pending"}
+    assert {answer["reason"] for answer in answers if answer["outcome"] == "recorded"} == {"UNKNOWN_REFERENCE"}
+    assert names_of(rig, "o-nobody") == ["Refused"]
+
+
+async def test_no_forged_webhook_reaches_any_topic(rig: Rig) -> None:
+    """The corpus, against the running edge: 401, and no topic has a record more."""
+    forger = webhook_forger.Forger()
+    forger.keys["standard"] = secret_of(rig)
+    before = rig.quiet_ends()
+    statuses = []
+    for entry in webhook_forger.CORPUS:
+        if entry["scheme"] == "standard":
+            headers, body = forger.request("standard", webhook_forger.local_event(), entry)
+            statuses.append((await post_webhook(rig, headers, body))[0])
+    assert statuses == [401] * len(statuses) and len(statuses) >= 15
+    assert rig.quiet_ends() == before
 
 
 @pytest.mark.parametrize("name", ["provider", "payments"])

@@ -1,13 +1,14 @@
 """The payment provider and its connector in a simulated run: they read requests from the committed log and answer with commands.
 
 The provider's book is what really happened: each key once. The connector forgets everything now and then and begins anew from the
-log, asks twice, says late, first says that it does not know, or says nothing and asks again: all of it under the same key.
+log, asks twice, says late, first says that it does not know, or says nothing and asks again: all of it under the same key. Beside that the
+provider tells by webhooks, of which some come twice, some late, and some never.
 """
 
 from random import Random
 
 from orderflow.streams.domain.contract import CommandMeta
-from orderflow.streams.domain.payment_records import PaymentRequested, PaymentUnknown, RecordProviderResult
+from orderflow.streams.domain.payment_records import PaymentRequested, PaymentUnknown, RecordProviderResult, RecordWebhook
 from simulation.clients import partition_of_key
 from simulation.edges import Edge
 from simulation.scheduler import Actor
@@ -24,6 +25,7 @@ class Bank:
         self.edge, self.system, self.sim = edge, system, edge.sim
         self.records = edge.records.of("orders")
         self.random = Random(f"bank {edge.seed}")
+        self.webhooks = Random(f"webhooks {edge.seed}")
         self.book: dict[str, bool] = {}
         self.open: dict[str, tuple[str, PaymentRequested]] = {}
         self._logs = [system.broker.logs[self.records.events, number] for number in range(system.partitions)]
@@ -61,7 +63,9 @@ class Bank:
         way = self.random.random() if self.edge.faulty else 1.0
         if way >= 0.1:
             may_decline = event.operation in ("authorize", "capture")
-            self.book.setdefault(key, not (may_decline and Random(key).random() < 0.15))
+            if key not in self.book:
+                self.book[key] = not (may_decline and Random(key).random() < 0.15)
+                self._webhook(order_id, event, "succeeded" if self.book[key] else "declined")
         if way >= 0.2:
             self._tell(order_id, event, "succeeded" if self.book[key] else "declined")
         elif way >= 0.05:
@@ -76,7 +80,17 @@ class Bank:
         for _ in range(2 if self.edge.faulty and self.random.random() < 0.1 else 1):
             self.sim.later(late, lambda: self._append(order_id, command, f"{event.idempotency_key}:{word}"))
 
-    def _append(self, order_id: str, command: RecordProviderResult, command_id: str) -> None:
+    def _webhook(self, order_id: str, event: PaymentRequested, word: str) -> None:
+        ref = event.provider_ref or f"ref-{event.attempt_id}"
+        command = RecordWebhook(
+            event.provider, f"evt {event.idempotency_key}", f"payment.{event.operation}.{word}", event.idempotency_key, event.operation, word,
+            event.amount, ref,
+        )  # fmt: skip
+        for _ in range(self.webhooks.choice((0, 1, 1, 2)) if self.edge.faulty else 1):
+            late = int(self.webhooks.expovariate(1 / 400_000)) if self.edge.faulty else 20_000
+            self.sim.later(late, lambda: self._append(order_id, command, f"webhook:{command.provider_event_id}"))
+
+    def _append(self, order_id: str, command: RecordProviderResult | RecordWebhook, command_id: str) -> None:
         meta = CommandMeta(command_id, self.system.clock_us(), actor="bank", principal="payments:local")
         value = self.records.encode_command(meta, order_id, command)
         log = self.system.broker.logs[self.records.commands, partition_of_key(order_id.encode(), self.system.partitions)]

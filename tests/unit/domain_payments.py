@@ -12,7 +12,7 @@ from orderflow.streams.domain import payment_ledger
 from orderflow.streams.domain.channel import BOX
 from orderflow.streams.domain.order_records import PlacedLine, PlaceOrder
 from orderflow.streams.domain.parts import Money
-from orderflow.streams.domain.payment_records import PaymentRequested, RecordProviderResult
+from orderflow.streams.domain.payment_records import PaymentRequested, RecordProviderResult, RecordWebhook
 from orderflow.streams.domain.stock_answers import demand
 
 CURRENCY = "EUR"
@@ -51,6 +51,13 @@ def said(request: PaymentRequested, outcome: str = "succeeded", **more: Any) -> 
     )
 
 
+def told(request: PaymentRequested, outcome: str = "succeeded", **more: Any) -> RecordWebhook:
+    """The provider's webhook about a request."""
+    key, operation = request.idempotency_key, request.operation
+    values = {"idempotency_key": key, "operation": operation, "outcome": outcome, "amount": request.amount, "provider_ref": "ref-1"}
+    return RecordWebhook(request.provider, f"evt {key} {outcome}", f"payment.{operation}.{outcome}", **{**values, **more})
+
+
 def authorized(*lines: PlacedLine, committed: bool = True, **more: Any) -> Log:
     """A confirmed prepaid order."""
     log = reserved(*lines, **more)
@@ -77,7 +84,7 @@ class Bank:
         self.heard: Counter[str] = Counter()
 
     def listen(self) -> None:
-        """Read the requests that are new in any order's events; answer some twice, some first with "unknown"."""
+        """Read the requests that are new in any order's events; answer some twice, some first with "unknown", some by webhook, or only so."""
         for (space, key), log in self.world.logs.items():
             if space != "orders":
                 continue
@@ -86,8 +93,14 @@ class Bank:
                     assert event.idempotency_key not in self.book, "a key is asked for once"
                     outcome = "declined" if self.random.random() < self.declines else "succeeded"
                     self.book[event.idempotency_key] = (outcome, event)
+                    cause = f"bank {meta.event_id}"
+                    webhooks = self.random.choice((0, 0, 1, 2))
+                    for _ in range(webhooks):
+                        self.world.send("orders", key, told(event, outcome), f"webhook {event.idempotency_key}", cause)
+                    if webhooks and self.random.random() < 0.2:
+                        continue
                     for number, word in enumerate(self._words(outcome)):
-                        self.world.send("orders", key, said(event, word), f"bank {event.idempotency_key} {number}", f"bank {meta.event_id}")
+                        self.world.send("orders", key, said(event, word), f"bank {event.idempotency_key} {number}", cause)
             self.heard[key] = len(log.events)
 
     def _words(self, outcome: str) -> list[str]:

@@ -122,6 +122,7 @@ async def test_everything_an_order_may_say_reaches_the_command() -> None:
         "must_accept": True,
         "ship_to": {"country": "VN", "postal_code": "700000"},
         "attributes": {"gift": "xin chào"},
+        "token_ref": "pm_1",
     }
     async with edge(Applied(ORDER)) as (client, script):
         await client.post("/api/v1/orders", json=body)
@@ -137,6 +138,7 @@ async def test_everything_an_order_may_say_reaches_the_command() -> None:
         ship_to=ShipTo(country="VN", postal_code="700000"),
         lines=(PlacedLine("2", "A", 2, unit_price=Money(100, "VND"), location_id="east"), PlacedLine("1", "B", 1)),
         attributes={"gift": "xin chào"},
+        token_ref="pm_1",  # noqa: S106
     )
 
 

@@ -10,9 +10,10 @@ from aiohttp.test_utils import TestServer
 from msgspec.structs import replace
 
 from orderflow.connectors.payments import provider as program
+from orderflow.connectors.payments.book import BEHAVIOUR, Book
 from orderflow.connectors.payments.local import LocalProvider
 from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
-from orderflow.connectors.payments.provider import BEHAVIOUR, Book, build_app
+from orderflow.connectors.payments.provider import build_app
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""The book of the local provider: what was asked and done, and which webhooks it owes, on disk before anything is answered.
+
+By their last two digits amounts make it behave badly (BEHAVIOUR).
+"""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+OPERATIONS = ("authorize", "capture", "void", "refund")
+VALID_US = 7 * 24 * 3600 * 1_000_000
+"""An authorization ends after seven days (slot D76)."""
+DELAY_S = 3.0
+"""Longer than an edge waits for an outcome."""
+LIST_MAX = 1000
+
+
+class Behaviour(Struct, frozen=True):
+    """What the provider does about an amount: decline these operations, answer late, not at all the first time or ever, tell of it by so
+    many webhooks.
+    """
+
+    declines: tuple[str, ...] = ()
+    code: str = ""
+    delay_s: float = 0.0
+    drops_first: bool = False
+    drops_all: bool = False
+    webhooks: int = 1
+    meaning: str = ""
+
+
+BEHAVIOUR: Mapping[int, Behaviour] = {
+    2: Behaviour(("authorize",), "insufficient_funds", meaning="the authorization is declined"),
+    3: Behaviour(("capture",), "expired_card", meaning="the capture is declined"),
+    4: Behaviour(("refund",), "refund_refused", meaning="the refund is declined"),
+    6: Behaviour(delay_s=DELAY_S, webhooks=3, meaning=f"it is done, told by three webhooks, and answered after {DELAY_S:g} s"),
+    7: Behaviour(drops_first=True, webhooks=0, meaning="it is done; the first answer is lost, and so is the webhook"),
+    8: Behaviour(delay_s=DELAY_S, webhooks=0, meaning=f"it is done, and answered after {DELAY_S:g} s, without a webhook"),
+    9: Behaviour(drops_all=True, meaning="it is done, and never answered: only the webhook tells"),
+}
+"""By the last two digits of the operation's amount in minor units; every other amount succeeds at once."""
+USUAL = Behaviour()
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS operations (
+    key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, payment_ref TEXT NOT NULL, provider_ref TEXT NOT NULL, operation TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL, currency TEXT NOT NULL, outcome TEXT NOT NULL, code TEXT NOT NULL, valid_until INTEGER,
+    at INTEGER NOT NULL, asked INTEGER NOT NULL DEFAULT 1
+) STRICT;
+CREATE INDEX IF NOT EXISTS by_payment ON operations (payment_ref);
+CREATE INDEX IF NOT EXISTS by_provider_ref ON operations (provider_ref);
+CREATE TABLE IF NOT EXISTS webhooks (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, body BLOB NOT NULL, due_at INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+
+class Refusal(Exception):
+    """A request that cannot be meant; nothing was written."""
+
+
+class Book:
+    """What was asked and done, on disk before it is answered."""
+
+    def __init__(self, file: Path, *, tells: bool = False) -> None:
+        self.tells = tells
+        """Are there webhooks?"""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._book = sqlite3.connect(file, isolation_level=None)
+        self._book.row_factory = sqlite3.Row
+        self._book.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
+
+    def close(self) -> None:
+        self._book.close()
+
+    def perform(self, key: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the operation unless its key was seen before, and say what became of it. Raises Refusal for a key with another body."""
+        fingerprint = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        self._book.execute("BEGIN IMMEDIATE")
+        try:
+            row = self._book.execute("SELECT * FROM operations WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                self._do(key, fingerprint, asked)
+            elif row["fingerprint"] != fingerprint:
+                raise Refusal("the key was used for another request")
+            else:
+                self._book.execute("UPDATE operations SET asked = asked + 1 WHERE key = ?", (key,))
+            found = dict(self._book.execute("SELECT * FROM operations WHERE key = ?", (key,)).fetchone())
+            self._book.execute("COMMIT")
+            return found
+        except BaseException:
+            self._book.execute("ROLLBACK")
+            raise
+
+    def of(self, payment_ref: str) -> list[dict[str, Any]]:
+        """All operations on a payment, oldest first; of all payments where none is named."""
+        query = "SELECT * FROM operations WHERE payment_ref = ? OR ? = '' ORDER BY at, rowid LIMIT ?"
+        return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, LIST_MAX))]
+
+    def _do(self, key: str, fingerprint: str, asked: Mapping[str, Any]) -> None:
+        operation, amount = asked["operation"], asked["amount_minor"]
+        provider_ref = asked["provider_ref"] or "pay_" + hashlib.sha256(key.encode()).hexdigest()[:20]
+        code = self._refusal(operation, amount, asked["currency"], provider_ref)
+        at = time.time_ns() // 1000
+        valid_until = at + VALID_US if operation == "authorize" and not code else None
+        outcome = "declined" if code else "succeeded"
+        row = (key, fingerprint, asked["payment_ref"], provider_ref, operation, amount, asked["currency"], outcome, code, valid_until, at)
+        self._book.execute(f"INSERT INTO operations VALUES ({', '.join('?' * len(row))}, 1)", row)
+        if self.tells:
+            event_id = "evt_" + hashlib.sha256(key.encode()).hexdigest()[:20]
+            said = {"payment_ref": asked["payment_ref"], "key": key, "amount_minor": amount, "currency": asked["currency"]}
+            said |= {"provider_ref": provider_ref, "code": code, "at": at, "valid_until": valid_until}
+            body = json.dumps({"id": event_id, "type": f"payment.{operation}.{outcome}", "data": said}).encode()
+            for _ in range(BEHAVIOUR.get(amount % 100, USUAL).webhooks):
+                self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, at))
+
+    # -- webhooks: owed from the moment of the operation, until the receiver has them ----------------------------------------------
+    def owed(self, now: int) -> list[sqlite3.Row]:
+        """The webhooks that are due."""
+        return list(self._book.execute("SELECT * FROM webhooks WHERE due_at <= ? ORDER BY due_at LIMIT ?", (now, LIST_MAX)))
+
+    def delivered(self, number: int) -> None:
+        self._book.execute("DELETE FROM webhooks WHERE number = ?", (number,))
+
+    def postpone(self, number: int, due_at: int) -> None:
+        self._book.execute("UPDATE webhooks SET due_at = ?, tries = tries + 1 WHERE number = ?", (due_at, number))
+
+    def _refusal(self, operation: str, amount: int, currency: str, provider_ref: str) -> str:
+        """Why it will not do this; empty when it will."""
+        behaviour = BEHAVIOUR.get(amount % 100, USUAL)
+        if operation in behaviour.declines:
+            return behaviour.code
+        if operation == "authorize":
+            return ""
+        done = dict.fromkeys(OPERATIONS, 0)
+        rows = (
+            "SELECT operation, SUM(amount_minor) AS sum FROM operations WHERE provider_ref = ? AND currency = ? AND outcome = 'succeeded'"
+        )
+        for row in self._book.execute(f"{rows} GROUP BY operation", (provider_ref, currency)):
+            done[row["operation"]] = row["sum"]
+        left = done["capture"] - done["refund"] if operation == "refund" else done["authorize"] - done["capture"] - done["void"]
+        return "amount_exceeds" if amount > left else ""

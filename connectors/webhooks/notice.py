@@ -1,0 +1,66 @@
+"""What a provider's webhook says, in our words, and the command that records it."""
+
+import hashlib
+import re
+
+from msgspec import Struct
+
+from orderflow.streams.domain.ids import is_id
+from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_records import RecordWebhook
+
+_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Notice(Struct, frozen=True):
+    """One event of a provider. `kind` is its own type; `payment_ref` our name of the payment and `key` our key of the operation, empty
+    where it names none; `operation` and `outcome` stay empty for what is no operation of ours. Times are microseconds.
+    """
+
+    event_id: str
+    kind: str
+    payment_ref: str = ""
+    key: str = ""
+    operation: str = ""
+    outcome: str = ""
+    amount_minor: int | None = None
+    currency: str = ""
+    provider_ref: str = ""
+    code: str = ""
+    occurred_at: int = 0
+    valid_until: int | None = None
+
+
+class Fact(Struct, frozen=True):
+    """A verified webhook as a command for the owner of `key`."""
+
+    tenant: str
+    key: str
+    command: RecordWebhook
+
+
+def fact(provider: str, notice: Notice, raw: bytes) -> Fact:
+    """The command that records the notice. One that names no order of ours goes to a key made of the provider's own reference, where it
+    is refused as UNKNOWN_REFERENCE and so recorded.
+    """
+    tenant, _, order_id = notice.payment_ref.rpartition("/")
+    key = order_id if is_id(order_id) else _unclaimed(provider, notice.provider_ref or notice.event_id)
+    command = RecordWebhook(
+        provider,
+        notice.event_id,
+        notice.kind,
+        notice.key.removeprefix(f"{tenant}/") if tenant else notice.key,
+        notice.operation,
+        notice.outcome,
+        None if notice.amount_minor is None else Money(notice.amount_minor, notice.currency),
+        notice.provider_ref,
+        notice.valid_until,
+        notice.code,
+        notice.occurred_at or None,
+        hashlib.sha256(raw).hexdigest(),
+    )
+    return Fact(tenant or "main", key, command)
+
+
+def _unclaimed(provider: str, reference: str) -> str:
+    return _NOT_IN_AN_ID.sub("-", f"{provider}-{reference}")[:64]
