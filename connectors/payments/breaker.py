@@ -35,7 +35,7 @@ class Breaker:
         self._changed = asyncio.Event()
 
     async def admit(self) -> None:
-        """Return when a call may be made; every admitted call must be followed by `record`."""
+        """Return when a call may be made; every admitted call must be followed by `record` or `withdraw`."""
         while self.state != CLOSED:
             left_s = self._until - self._clock()
             if self.state == OPEN and left_s <= 0:
@@ -62,6 +62,12 @@ class Breaker:
             if len(self._calls) >= self.calls_min and 100 * failed >= self.failures_percent * len(self._calls):
                 self._until = now + self.open_s
                 self._move(OPEN)
+
+    def withdraw(self) -> None:
+        """An admitted call was given up before anything came of it, which says nothing of the provider: the next one probes instead."""
+        if self.state == HALF_OPEN:
+            self._until = self._clock()
+            self._move(OPEN)
 
     def _move(self, state: str) -> None:
         self.state = state

@@ -40,6 +40,7 @@ from orderflow.streams.records import Records
 log = structlog.get_logger(__name__)
 
 ANSWERED = (PaymentAuthorized, PaymentCaptured, PaymentVoided, PaymentRefunded, PaymentFailed)
+UNANSWERED, WITHDRAWN = "unanswered", "withdrawn"
 POLL_S = 0.2
 POLL_RECORDS = 500
 COMMIT_S = 1.0
@@ -269,13 +270,18 @@ class Connector:
         async with self._calls:
             await self.breaker.admit()
             began = time.monotonic()
-            answered = False
+            result = WITHDRAWN
             try:
                 outcome = await self.provider.perform(operation)
-                answered = True
+                result = "succeeded" if outcome.succeeded else "declined"
+            except Unanswered:
+                result = UNANSWERED
+                raise
             finally:
-                self.breaker.record(answered)
-                result = "unanswered" if not answered else "succeeded" if outcome.succeeded else "declined"
+                if result == WITHDRAWN:  # a webhook, or another connector, was faster
+                    self.breaker.withdraw()
+                else:
+                    self.breaker.record(result != UNANSWERED)
                 self.meters.calls.labels(event.operation, result).inc()
                 self.meters.seconds.labels(event.operation).observe(time.monotonic() - began)
             return outcome

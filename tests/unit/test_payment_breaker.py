@@ -68,6 +68,22 @@ async def test_a_probe_that_fails_opens_it_again(breaker: Breaker, clock: Clock)
         await asyncio.wait_for(breaker.admit(), 0.02)
 
 
+async def test_a_probe_that_is_given_up_leaves_the_next_call_to_probe(breaker: Breaker, clock: Clock) -> None:
+    calls(breaker, *[False] * 20)
+    clock.now += 30
+    await breaker.admit()
+    breaker.withdraw()
+    await asyncio.wait_for(breaker.admit(), 1)
+    assert breaker.state == HALF_OPEN
+
+
+async def test_calls_that_are_given_up_say_nothing_of_the_provider(breaker: Breaker) -> None:
+    for _ in range(40):
+        await breaker.admit()
+        breaker.withdraw()
+    assert breaker.state == CLOSED
+
+
 async def test_calls_that_end_while_it_is_open_change_nothing(breaker: Breaker) -> None:
     calls(breaker, *[False] * 20, True, False)
     assert breaker.state == OPEN

@@ -5,10 +5,16 @@ import asyncio
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from orderflow.connectors.payments.connector import Request, Share, _passes
+from orderflow.connectors.payments.breaker import CLOSED
+from orderflow.connectors.payments.connector import Connector, Request, Share, _passes
+from orderflow.connectors.payments.port import Operation, Outcome
+from orderflow.connectors.payments.settings import PaymentSettings
+from orderflow.schemas.catalog import Catalog
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import PaymentRequested
+from orderflow.streams.records import Records
 
+RECORDS = Records(Catalog(), {subject.name: number for number, subject in enumerate(Catalog().subjects(), 1)})
 EVENT = PaymentRequested("o1~A1", "authorize", 1, "o1~A1:authorize:1", "local", "card", Money(1, "EUR"))
 
 
@@ -30,6 +36,37 @@ def test_a_partition_is_done_up_to_its_oldest_open_request() -> None:
     assert share.done == 7
     share.open = {}
     assert share.done == 20
+
+
+class Hangs:
+    """A provider that takes every call and answers none."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def perform(self, operation: Operation) -> Outcome:
+        self.called.set()
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+
+async def test_calls_that_a_webhook_overtakes_open_no_breaker() -> None:
+    provider = Hangs()
+    connector = Connector(PaymentSettings(), RECORDS, provider, "local")
+    for _ in range(40):
+        provider.called.clear()
+        call = asyncio.create_task(connector._call(request(1)))
+        await provider.called.wait()
+        call.cancel()
+        await asyncio.wait([call])
+    assert connector.breaker.state == CLOSED
+    assert (
+        connector.meters.registry.get_sample_value("orderflow_provider_calls_total", {"operation": "authorize", "result": "withdrawn"})
+        == 40
+    )
 
 
 async def test_a_task_that_failed_ends_the_process_and_no_request_is_given_up_in_silence() -> None:
