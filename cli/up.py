@@ -34,6 +34,9 @@ def up(
     data: Annotated[Path | None, typer.Option("--data", help="Where everything is kept; a directory of the user without.")] = None,
     port: Annotated[int, typer.Option("--port", envvar="ORDERFLOW_PORT", min=0, max=65535, help="The port of the edge, 0 for any.")] = 8080,
     workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="How many worker processes share the work.")] = 1,
+    clock_speed: Annotated[
+        int, typer.Option("--clock-speed", min=1, max=100_000, help="How many times shorter the days are: 86400 makes a second of one.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Start a whole system on this machine; Ctrl-C stops it.
@@ -43,6 +46,7 @@ def up(
     \b
     Example:
       orderflow up --demo
+      orderflow up --demo --clock-speed 86400
       curl -X POST http://localhost:8080/api/v1/orders -d '{"items":[{"sku":"LIMITED-SKU","qty":1}]}'
     \b
     Exit codes:
@@ -72,6 +76,7 @@ def up(
                 port=port,
                 workers=workers,
                 payments=True,
+                environment={"ORDERFLOW_CLOCK_SPEED": str(clock_speed)},
                 on_step=on_step,
                 on_exit=_tell_exit,
             )

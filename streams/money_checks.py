@@ -10,7 +10,7 @@ from typing import Any
 
 COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 OUTCOMES = {"PaymentAuthorized": "authorize", "PaymentCaptured": "capture", "PaymentVoided": "void", "PaymentRefunded": "refund"}
-ENDED = ("REJECTED", "CANCELED", "EXPIRED", "SHIPPED", "DELIVERED")
+ENDED = ("REJECTED", "CANCELED", "EXPIRED", "SHIPPED", "DELIVERED", "COMPLETED")
 
 
 class Payment:

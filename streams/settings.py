@@ -9,6 +9,8 @@ from orderflow.streams.domain.contract import Settings as Rules
 from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX
 from orderflow.streams.watchdog import BOUND_S
 
+WINDOWS = ("payment_window_s", "cancel_window_s", "complete_after_s")
+"""What people wait for, and ORDERFLOW_CLOCK_SPEED shortens."""
 GIVE_UP_SESSIONS_MIN = 4
 
 
@@ -69,6 +71,12 @@ class WorkerSettings(BaseSettings):
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     payment_window_s: int = Field(1800, ge=5, le=86_400)
     """How long a prepaid order waits for its authorization; its stock is kept for as long."""
+    cancel_window_s: int = Field(3600, ge=1)
+    """How long after placing it a customer may cancel an order."""
+    complete_after_s: int = Field(604_800, ge=1)
+    """How long after its delivery an order completes: seven days."""
+    clock_speed: int = Field(1, ge=1, le=100_000)
+    """Demos watch days pass: the windows above that people wait for (payment, cancel, completion) are so many times shorter."""
     log_format: str = Field("console", pattern="^(console|json)$")
     """How log lines are written: for people or as JSON."""
 
@@ -79,7 +87,8 @@ class WorkerSettings(BaseSettings):
     @property
     def rules(self) -> Rules:
         locations = tuple(name.strip() for name in self.locations.split(",") if name.strip())
-        return Rules(locations=locations, give_up_s=self.give_up_s, payment_window_s=self.payment_window_s)
+        windows = {name: max(1, getattr(self, name) // self.clock_speed) for name in WINDOWS}
+        return Rules(locations=locations, give_up_s=self.give_up_s, **windows)
 
     def refusals(self) -> list[str]:
         """Every reason not to start, each naming its variable; empty when the worker may start."""

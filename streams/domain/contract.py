@@ -82,6 +82,8 @@ class Settings(Struct, frozen=True, gc=False):
     contended_waits_max: int = 3
     cancel_window_s: int = 3600
     """How long a customer may cancel (domain.md 2.2)."""
+    complete_after_s: int = 604_800
+    """How long after its delivery an order completes: seven days (domain.md 2.2)."""
     lines_max: int = 100
     quantity_per_line_max: int = 999
     quantity_per_sku_max: int = 50

@@ -37,8 +37,8 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_rows import BufferedPost, FulfillmentRow, OrderRow, State, StockAnswerRow
 from orderflow.streams.domain.order_status import CONFIRMED as ORDER_CONFIRMED
-from orderflow.streams.domain.order_status import DELIVERED, PROCESSING, status_changed
 from orderflow.streams.domain.order_status import PENDING as ORDER_PENDING
+from orderflow.streams.domain.order_status import PROCESSING, delivered, status_changed
 from orderflow.streams.domain.order_status import SHIPPED as ORDER_SHIPPED
 from orderflow.streams.domain.parts import Qty
 from orderflow.streams.domain.payment import Handover
@@ -296,7 +296,7 @@ def due(row: FulfillmentRow) -> tuple[str, int] | None:
 
 
 # -- delivery -------------------------------------------------------------------------------------------------------------------------
-def deliver(state: State, command: RecordDelivery) -> tuple[Event, ...]:
+def deliver(state: State, command: RecordDelivery, turn: Turn) -> tuple[Event, ...]:
     """One fulfillment has reached its receiver, or all that are shipped; the order is delivered when none is on its way."""
     order = state.order
     if order is None or (command.fulfillment_id not in ("", state.key) and command.fulfillment_id not in state.fulfillment):
@@ -318,7 +318,7 @@ def deliver(state: State, command: RecordDelivery) -> tuple[Event, ...]:
     ids = {row.fulfillment_id for row in arrived}
     statuses = [COMPLETED if row.fulfillment_id in ids else row.status for row in state.fulfillment.values()]
     if order.status is ORDER_SHIPPED and all(status in FINISHED for status in statuses):
-        events.append(status_changed(order, ORDER_SHIPPED, DELIVERED, statuses))
+        events.append(delivered(order, statuses, turn))
     return tuple(events)
 
 

@@ -25,10 +25,12 @@ from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
 from orderflow.streams.domain.order_status import (
     CANCEL_PENDING,
     CANCELED,
+    COMPLETED,
     DELIVERED,
     SHIPPED,
     SYSTEM,
     TRANSITIONS,
+    delivered,
     status_changed,
 )
 from orderflow.streams.domain.reasons import Reason
@@ -234,7 +236,7 @@ def cancel(state: State, command: CancelOrder, turn: Turn) -> tuple[CancelEvent 
         return refusal(command, reason, status=order.status.lower())
     if command.by == "customer" and not _in_window(state, order, turn):
         return refusal(command, Reason.CANCEL_WINDOW_CLOSED, window_s=str(turn.settings.cancel_window_s))
-    return canceling(state, order, command.reason, command.by)
+    return canceling(state, order, command.reason, command.by, turn)
 
 
 def _cancel_reason(order: OrderRow, command: CancelOrder) -> Reason | None:
@@ -244,7 +246,7 @@ def _cancel_reason(order: OrderRow, command: CancelOrder) -> Reason | None:
     if not named.keys() <= {line.line_id for line in order.lines}:
         return Reason.LINE_UNKNOWN
     if not TRANSITIONS.allows(order.status, CANCEL_PENDING):
-        return Reason.ALREADY_SHIPPED if order.status in (SHIPPED, DELIVERED) else Reason.ALREADY_FINAL
+        return Reason.ALREADY_SHIPPED if order.status in (SHIPPED, DELIVERED, COMPLETED) else Reason.ALREADY_FINAL
     if named and any(named.get(line.line_id) != line.quantity for line in order.lines):
         return Reason.ILLEGAL_TRANSITION  # single lines cannot be canceled yet
     return None
@@ -257,7 +259,7 @@ def _in_window(state: State, order: OrderRow, turn: Turn) -> bool:
     return all(RANKS.get(row.status, 0) < RANKS[PICKING] for row in state.fulfillment.values())
 
 
-def canceling(state: State, order: OrderRow, reason: str, by: str) -> tuple[CancelEvent, ...]:
+def canceling(state: State, order: OrderRow, reason: str, by: str, turn: Turn) -> tuple[CancelEvent, ...]:
     """Stop what has not left, ask every owner to release, and be canceled when all have answered and no money is kept."""
     rows = state.fulfillment.values()
     events: list[CancelEvent] = [status_changed(order, order.status, CANCEL_PENDING, [row.status for row in rows], reason, by)]
@@ -269,7 +271,7 @@ def canceling(state: State, order: OrderRow, reason: str, by: str) -> tuple[Canc
     if not payment.is_undone(state, order):
         return tuple(events)
     left = [FULFILLMENT_CANCELED if row in stopped else row.status for row in rows]
-    return (*events, *cancel_ended(order, left, reason))
+    return (*events, *cancel_ended(order, left, reason, turn))
 
 
 def _fulfillment_canceled(row: FulfillmentRow) -> FulfillmentStatusChanged:
@@ -277,7 +279,7 @@ def _fulfillment_canceled(row: FulfillmentRow) -> FulfillmentStatusChanged:
     return FulfillmentStatusChanged(row.fulfillment_id, row.location_id, row.status, FULFILLMENT_CANCELED, False, lines)
 
 
-def cancel_ended(order: OrderRow, statuses: list[FulfillmentStatus], reason: str) -> tuple[OrderStatusChanged, ...]:
+def cancel_ended(order: OrderRow, statuses: list[FulfillmentStatus], reason: str, turn: Turn) -> tuple[OrderStatusChanged, ...]:
     """Every owner has answered: the order is canceled, or what the fulfillments that left say."""
     left = [status for status in statuses if status is not FULFILLMENT_CANCELED]
     if not left:
@@ -285,4 +287,4 @@ def cancel_ended(order: OrderRow, statuses: list[FulfillmentStatus], reason: str
     shipped = status_changed(order, CANCEL_PENDING, SHIPPED, statuses, reason)
     if any(status is not FULFILLMENT_COMPLETED for status in left):
         return (shipped,)
-    return (shipped, status_changed(order, SHIPPED, DELIVERED, statuses))
+    return (shipped, delivered(order, statuses, turn))

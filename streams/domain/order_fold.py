@@ -30,7 +30,7 @@ from orderflow.streams.domain.order_rows import (
     State,
     StockAnswerRow,
 )
-from orderflow.streams.domain.order_status import SYSTEM
+from orderflow.streams.domain.order_status import COMPLETE, SYSTEM
 from orderflow.streams.domain.payment_fold import PaymentEvent, requested, resulted
 from orderflow.streams.domain.payment_records import (
     PaymentAuthorized,
@@ -142,6 +142,8 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
         changed = replace(changed, confirmed_at=meta.occurred_at)
     elif event.new_status is OrderStatus.CANCEL_PENDING and event.changed_by != SYSTEM:
         changed = replace(changed, waiting=(*order.waiting, meta.command_id))
+    elif event.new_status is OrderStatus.DELIVERED and event.due_at is not None:
+        changed = replace(changed, step=COMPLETE, due_at=event.due_at)
     elif event.new_status is OrderStatus.CANCELED:
         lines = tuple(replace(line, canceled=line.quantity - line.shipped, fulfilled=line.shipped) for line in order.lines)
         changed = replace(changed, canceled_at=meta.occurred_at, lines=lines)

@@ -177,7 +177,7 @@ class OrderCreated(Struct, frozen=True, gc=False):
 
 
 class OrderStatusChanged(Struct, frozen=True, gc=False):
-    """The one lifecycle event: exactly one per change. `label` is what people see, in lower case."""
+    """The one lifecycle event: exactly one per change. `label` is what people see, in lower case; at `due_at` it goes on by itself."""
 
     order_number: str
     previous_status: OrderStatus
@@ -188,6 +188,7 @@ class OrderStatusChanged(Struct, frozen=True, gc=False):
     financial_status: str = ""
     fulfillment_status: str = ""
     total: Money | None = None
+    due_at: int | None = None
 
 
 class OrderRejected(Struct, frozen=True, gc=False):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from orderflow.streams.domain import fulfillment_steps, money
+from orderflow.streams.domain.contract import MICROS_PER_S, Turn
 from orderflow.streams.domain.order_records import FulfillmentStatus, OrderStatus, OrderStatusChanged
 from orderflow.streams.domain.order_rows import OrderRow
 from orderflow.streams.domain.transitions import Transition, Transitions
@@ -25,12 +26,15 @@ TRANSITIONS = Transitions(
         Transition(PROCESSING, SHIPPED, "every open fulfillment shipped"),
         Transition(PROCESSING, CANCEL_PENDING, "CancelOrder, or units lost"),
         Transition(SHIPPED, DELIVERED, "every shipped fulfillment delivered"),
+        Transition(DELIVERED, COMPLETED, "seven days later"),
         Transition(CANCEL_PENDING, CANCELED, "every owner answered, no money kept"),
         Transition(CANCEL_PENDING, SHIPPED, "every owner answered, a part was shipped"),
     ),
 )
 OPEN = frozenset({PENDING, CONFIRMED, PROCESSING, CANCEL_PENDING})
 """Orders that stock answers can still move."""
+COMPLETE = "complete"
+"""The step of a delivered order that waits for its end."""
 SYSTEM = "system"
 """Who changed it when nobody asked for it."""
 
@@ -42,6 +46,7 @@ def status_changed(
     statuses: Iterable[FulfillmentStatus] = (),
     reason: str = "",
     changed_by: str = SYSTEM,
+    due_at: int | None = None,
 ) -> OrderStatusChanged:
     """The event of one step; `statuses` are those of the order's fulfillments at that moment."""
     assert TRANSITIONS.allows(previous, new), f"no rule leads from {previous} to {new}"
@@ -57,7 +62,14 @@ def status_changed(
         order.financial_status,
         fulfillment_steps.label(found),
         sums.total if sums else None,
+        due_at,
     )
+
+
+def delivered(order: OrderRow, statuses: Iterable[FulfillmentStatus], turn: Turn) -> OrderStatusChanged:
+    """Everything that was shipped has arrived; the order completes by itself after a while."""
+    due_at = turn.at + turn.settings.complete_after_s * MICROS_PER_S
+    return status_changed(order, SHIPPED, DELIVERED, statuses, due_at=due_at)
 
 
 def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus]) -> str:

@@ -159,7 +159,7 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case PostFulfillmentStatus():
             return fulfillment.post(state, command, turn)
         case RecordDelivery():
-            return fulfillment.deliver(state, command)
+            return fulfillment.deliver(state, command, turn)
         case RecordProviderResult():
             return _result_recorded(state, command)
         case RecordWebhook():

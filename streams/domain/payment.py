@@ -10,7 +10,17 @@ from orderflow.streams.domain import payment_ledger
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settle, Turn
 from orderflow.streams.domain.ids import attempt_id, operation_key
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
-from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, DELIVERED, EXPIRED, PROCESSING, REJECTED, SHIPPED
+from orderflow.streams.domain.order_status import (
+    CANCEL_PENDING,
+    CANCELED,
+    COMPLETED,
+    CONFIRMED,
+    DELIVERED,
+    EXPIRED,
+    PROCESSING,
+    REJECTED,
+    SHIPPED,
+)
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
@@ -41,7 +51,7 @@ ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
 """What a connector may say of an operation."""
 WINDOW = "payment_window"
 """Kind of the order's timer that ends the wait for its payment."""
-ENDING = frozenset({CANCEL_PENDING, CANCELED, EXPIRED, REJECTED, SHIPPED, DELIVERED})
+ENDING = frozenset({CANCEL_PENDING, CANCELED, EXPIRED, REJECTED, SHIPPED, DELIVERED, COMPLETED})
 """Orders of which nothing more will leave: money beyond what has left goes back."""
 SELLING = frozenset({CONFIRMED, PROCESSING, SHIPPED, DELIVERED})
 

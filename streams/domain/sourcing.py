@@ -23,7 +23,10 @@ from orderflow.streams.domain.order_records import (
 from orderflow.streams.domain.order_rows import OrderRow, State, StockAnswerRow
 from orderflow.streams.domain.order_status import (
     CANCEL_PENDING,
+    COMPLETE,
+    COMPLETED,
     CONFIRMED,
+    DELIVERED,
     EXPIRED,
     OPEN,
     PENDING,
@@ -43,15 +46,18 @@ from orderflow.streams.domain.stock_records import CommitReservation, ReleaseRes
 GIVE_UP = "give_up"
 CONTENDED_RETRY = "contended_retry"
 """Kinds of the order's timers: stop waiting for answers; ask again. The third is the payment's window."""
-TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW}
+AUTO_COMPLETE = "auto_complete"
+"""Kind of the timer that ends a delivered order."""
+TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW, COMPLETE: AUTO_COMPLETE}
 
 Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | FulfillmentCreated | PaymentRequested
 
 
 def due(row: OrderRow) -> tuple[str, int] | None:
-    """When the order stops waiting, or asks again."""
+    """When the order stops waiting, asks again, or is over."""
     kind = TIMERS.get(row.step)
-    return (kind, row.due_at) if kind is not None and row.due_at is not None and row.status is PENDING else None
+    waits = row.status is (DELIVERED if row.step == COMPLETE else PENDING)
+    return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
 
 
 # -- answers --------------------------------------------------------------------------------------------------------------------------
@@ -107,7 +113,7 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
     if order.status is CANCEL_PENDING:
         if not payment.is_undone(state, order):
             return ()
-        return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason)
+        return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason, turn)
     if order.status is not PENDING:
         return _after_commit(state, order, turn)
     if order.step == "reserve":
@@ -206,7 +212,7 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
         if never_committed or untouched:
             expired = any(row.outcome == "expired" for row in missing)
             reason = Reason.RESERVATION_EXPIRED if expired else Reason.INSUFFICIENT_STOCK
-            return canceling(state, order, reason, SYSTEM)
+            return canceling(state, order, reason, SYSTEM, turn)
         return ()  # the pick will tell what is really there
     events: list[Event] = []
     changed = {}
@@ -229,12 +235,14 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
 
 # -- timers ---------------------------------------------------------------------------------------------------------------------------
 def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
-    """Give up waiting for stock or for the payment, or ask stock again. An outdated timer changes nothing."""
+    """Give up waiting for stock or for the payment, ask stock again, or complete. An outdated timer changes nothing."""
     order = state.order
     if order is None or due(order) != (command.kind, command.due_at):
         return ()
     if order.step == "later":
         return _asked_again(state, order, turn)
+    if order.step == COMPLETE:
+        return (status_changed(order, DELIVERED, COMPLETED, [row.status for row in state.fulfillment.values()]),)
     if order.step == PAY:
         return (*_released(state, order), status_changed(order, PENDING, EXPIRED, (), Reason.METHOD_EXPIRED))
     ids = live(state.stock_answer.values())

@@ -47,11 +47,14 @@ class Group:
 
     # -- membership ---------------------------------------------------------------------------------------------------------------
     def join(self, member: Member) -> None:
-        """A consumer subscribes. A static one that comes back takes its predecessor's place, which is fenced."""
+        """A consumer subscribes, or comes back after it was removed, with nothing until the group agrees anew. A static one whose place is
+        still there takes it: its predecessor is fenced.
+        """
         self._count += 1
         member.member_id = f"{member.client_id}-{self._count}"
         member.seen_us = self.now_us()
         replaced = next((each for each in self.members.values() if member.instance and each.instance == member.instance), None)
+        member.given = set()
         if replaced is not None:
             del self.members[replaced.member_id]
             member.given = set(replaced.given)

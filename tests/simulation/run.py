@@ -20,6 +20,9 @@ from simulation.system import Parts, System
 SETTLE_US = 3_600_000_000
 """After the faults stop everything must come to its end within this (virtual) time."""
 
+COMPLETE_AFTER_S = 20
+"""A simulated week."""
+
 
 class Plan(Struct, frozen=True):
     """Everything a run depends on beside the seed's own random numbers."""
@@ -63,7 +66,7 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
     began = time.perf_counter()
     scheduler = Scheduler(plan.seed)
     scheduler.interleave = plan.interleave
-    system = System(scheduler, plan.partitions, parts or Parts(), Settings(locations=plan.locations))
+    system = System(scheduler, plan.partitions, parts or Parts(), Settings(locations=plan.locations, complete_after_s=COMPLETE_AFTER_S))
     with quiet_logs(scheduler.say), system.installed():
         for _ in range(plan.workers):
             system.add_worker(static=plan.static)

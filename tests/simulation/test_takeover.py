@@ -1,5 +1,6 @@
 """Who takes a partition over fences the former owner first, if that one is gone: it must not end a transaction behind what was restored."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from simulation import clients
 from simulation.edges import Edge, Load
 from simulation.faults import Fault
+from simulation.groups import Group, Member
 from simulation.run import Plan, run
 from simulation.system import Parts, System
 
@@ -26,6 +28,20 @@ class Unflushed(Parts):
 def slow_sweep(system: System, edge: Edge) -> None:
     """The broker's default: it looks for transactions that timed out every ten seconds, not every second."""
     system.broker.sweep_us = 10_000_000
+
+
+def test_a_member_that_was_removed_comes_back_with_nothing_until_the_group_agrees_anew() -> None:
+    """What it was given before belongs to somebody else: with a stale share the model let two workers decide one partition (seed 40264)."""
+    soon: list[Callable[[], None]] = []
+    group = Group("g", {"t": 2}, lambda: 0, lambda _, act: soon.append(act))
+    member = Member("", "w1", "w1", ["t"], 10, lambda: None)
+    group.join(member)
+    while soon and not member.given:
+        soon.pop(0)()
+    assert member.given == {("t", 0), ("t", 1)}
+    del group.members[member.member_id]
+    group.join(member)
+    assert member.given == set()
 
 
 @pytest.mark.parametrize("seed", range(1, 6))

@@ -85,10 +85,13 @@ def in_status(status: str) -> Log:
         case "DELIVERED":
             log = shipped()
             log.when(RecordDelivery("", "", NOW))
+        case "COMPLETED":
+            log = in_status("DELIVERED")
+            log.when(next(log.timers()))
         case _:
             raise KeyError(status)
     return log
 
 
-REACHED = ("PENDING", "REJECTED", "EXPIRED", "PROCESSING", "CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED")
+REACHED = ("PENDING", "REJECTED", "EXPIRED", "PROCESSING", "CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED", "COMPLETED")
 """Statuses an order rests in; CONFIRMED is passed within one turn."""

@@ -2,8 +2,9 @@
 
 import pytest
 from domain_fulfillment import WORDS, F, at_status, current, post, progress, two_locations, went
-from domain_harness import NOW, Log
+from domain_harness import NOW, Log, seconds
 from domain_orders import answer, confirmed, in_status, item, placed, shipped
+from msgspec.structs import replace
 
 from orderflow.streams.domain.contract import Send, Settle
 from orderflow.streams.domain.order_records import (
@@ -147,6 +148,19 @@ def test_a_delivery_completes_the_fulfillment_and_delivers_the_order() -> None:
     assert (shown.status, shown.label, shown.fulfillment_status) == ("DELIVERED", "delivered", "completed")
     assert [(line.shipped, line.delivered) for line in shown.lines] == [(2, 2)] and log.rows.order.delivered_at == NOW + 5
     assert log.when(RecordDelivery("s1", "o1~F1", NOW + 5), command_id="again").events == []
+
+
+def test_a_delivered_order_completes_after_seven_days_and_not_a_second_before() -> None:
+    log = shipped()
+    log.when(RecordDelivery(delivered_at=NOW + 5))
+    (timer,) = log.timers()
+    assert (timer.kind, timer.due_at) == ("auto_complete", log.at + seconds(7 * 24 * 3600))
+    assert log.when(replace(timer, due_at=timer.due_at - 1)).events == [], "another timer than the order's"
+    log.when(timer)
+    shown = log.snapshot("order")
+    assert (shown.status, shown.label, list(log.timers())) == ("COMPLETED", "completed", [])
+    assert log.when(timer).events == []
+    assert log.when(CancelOrder("staff")).refused.reason == Reason.ALREADY_SHIPPED
 
 
 def test_an_order_is_shipped_and_delivered_when_every_fulfillment_is() -> None:

@@ -269,13 +269,13 @@ def test_every_status_leads_somewhere_or_is_final() -> None:
     for _ in TRANSITIONS.states:
         reachable |= {target for source, target in TRANSITIONS.pairs if source in reachable}
     assert reachable == set(TRANSITIONS.states)
-    assert TRANSITIONS.finals == {"REJECTED", "EXPIRED", "CANCELED", "DELIVERED"}
+    assert TRANSITIONS.finals == {"REJECTED", "EXPIRED", "CANCELED", "COMPLETED"}
 
 
 def test_the_table_is_drawn() -> None:
     drawn = mermaid(TRANSITIONS)
     assert drawn.startswith("stateDiagram-v2\n    [*] --> pending: PlaceOrder\n")
-    assert "    delivered --> [*]\n" in drawn and "    pending --> [*]" not in drawn
+    assert "    completed --> [*]\n" in drawn and "    pending --> [*]" not in drawn
 
 
 # -- labels and versions --------------------------------------------------------------------------------------------------------------
@@ -297,6 +297,7 @@ F = FulfillmentStatus
         (OrderStatus.SHIPPED, [F.SHIPPED, F.CANCELED], "shipped"),
         (OrderStatus.SHIPPED, [F.SHIPPED, F.COMPLETED], "partially_delivered"),
         (OrderStatus.DELIVERED, [F.COMPLETED], "delivered"),
+        (OrderStatus.COMPLETED, [F.COMPLETED], "completed"),
     ],
 )
 def test_the_label_people_see(status: OrderStatus, fulfillments: list[FulfillmentStatus], shown: str) -> None:

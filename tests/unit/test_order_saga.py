@@ -350,7 +350,20 @@ def payment_window(world: World) -> None:
     world.tick()
 
 
+def auto_complete(world: World) -> None:
+    """Everything has arrived, and seven days pass."""
+    world.place("o1", A=1)
+    world.drain()
+    for status in ("picking", "picked", "packed", "shipped"):
+        world.send("orders", "o1", PostFulfillmentStatus("o1", status), status)
+    world.drain()
+    world.send("orders", "o1", RecordDelivery(delivered_at=1), "delivered")
+    world.drain()
+    world.tick()
+
+
 SCENES = {
+    "auto_complete": auto_complete,
     "expire": expire,
     "give_up": give_up,
     "contended_retry": contended_retry,
