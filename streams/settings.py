@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orderflow.streams.domain.contract import Settings as Rules
+from orderflow.streams.domain.sagas import Patience
 from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX
 from orderflow.streams.watchdog import BOUND_S
 
@@ -69,6 +70,10 @@ class WorkerSettings(BaseSettings):
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     payment_window_s: int = Field(1800, ge=5, le=86_400)
     """How long a prepaid order waits for its authorization; its stock is kept for as long."""
+    saga_late_s: int = Field(30, ge=1, le=86_400)
+    """A saga whose time is over for longer than this, while nothing happened, is listed and counted as stuck."""
+    saga_unanswered_s: int = Field(300, ge=1, le=604_800)
+    """So is one that has waited this long for an answer that has no end of its own: a payment provider's, a release's."""
     log_format: str = Field("console", pattern="^(console|json)$")
     """How log lines are written: for people or as JSON."""
 
@@ -80,6 +85,10 @@ class WorkerSettings(BaseSettings):
     def rules(self) -> Rules:
         locations = tuple(name.strip() for name in self.locations.split(",") if name.strip())
         return Rules(locations=locations, give_up_s=self.give_up_s, payment_window_s=self.payment_window_s)
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self.saga_late_s, self.saga_unanswered_s)
 
     def refusals(self) -> list[str]:
         """Every reason not to start, each naming its variable; empty when the worker may start."""
