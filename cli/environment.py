@@ -100,7 +100,7 @@ def load(model: "type[Model]", **options: Any) -> "Model":
 
 
 def _running(model: "type[Model]", given: Mapping[str, Any]) -> dict[str, str]:
-    """Kafka and registry of a running `orderflow up`, for a command that was told of no other."""
+    """Kafka, registry and payment provider of a running `orderflow up`, for a command that was told of no other."""
     from orderflow.cli import runstate
 
     if not {"bootstrap", "registry"} <= set(model.model_fields) or "bootstrap" in given or variable("bootstrap") in os.environ:
@@ -109,7 +109,11 @@ def _running(model: "type[Model]", given: Mapping[str, Any]) -> dict[str, str]:
         state = runstate.read(data_dir())
     except Failure:
         return {}
-    return {"bootstrap": state.bootstrap, "registry": state.registry}
+    found = {"bootstrap": state.bootstrap, "registry": state.registry}
+    provider = next((process.url for process in state.processes if process.name == "provider"), "")
+    if provider and "provider_url" in model.model_fields and variable("provider_url") not in os.environ:
+        found["provider_url"] = provider
+    return found
 
 
 def data_dir() -> Path:

@@ -93,10 +93,10 @@ class Book:
             self._book.execute("ROLLBACK")
             raise
 
-    def of(self, payment_ref: str) -> list[dict[str, Any]]:
-        """All operations on a payment, oldest first; of all payments where none is named."""
-        query = "SELECT * FROM operations WHERE payment_ref = ? OR ? = '' ORDER BY at, rowid LIMIT ?"
-        return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, LIST_MAX))]
+    def of(self, payment_ref: str, after: int = 0) -> list[dict[str, Any]]:
+        """At most LIST_MAX operations on a payment, oldest first, of all payments where none is named; those whose `number` is higher."""
+        query = "SELECT rowid AS number, * FROM operations WHERE (payment_ref = ? OR ? = '') AND rowid > ? ORDER BY rowid LIMIT ?"
+        return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, after, LIST_MAX))]
 
     def _do(self, key: str, fingerprint: str, asked: Mapping[str, Any]) -> None:
         operation, amount = asked["operation"], asked["amount_minor"]
@@ -141,7 +141,11 @@ def build_app(book: Book) -> web.Application:
         return web.json_response({name: done[name] for name in ANSWERED})
 
     async def listed(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"operations": [_shown(row) for row in book.of(request.query.get("payment_ref", ""))]})
+        after = request.query.get("after", "0")
+        if not (after.isascii() and after.isdigit()):
+            return web.json_response({"error": "after is the number of an operation"}, status=422)
+        rows = book.of(request.query.get("payment_ref", ""), int(after))
+        return web.json_response({"operations": [_shown(row) for row in rows], "more": len(rows) == LIST_MAX})
 
     async def ready(request: web.Request) -> web.StreamResponse:
         return web.json_response({"ready": True})
