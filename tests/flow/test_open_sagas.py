@@ -1,5 +1,6 @@
 """Open sagas found through the real indexes of real rows on disk: listed, shown, sampled, and counted as they end."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from orderflow.streams import open_sagas
 from orderflow.streams.domain.order_records import CancelOrder, PlacedLine, PlaceOrder
 from orderflow.streams.domain.parts import Money
-from orderflow.streams.domain.payment_records import PaymentRequested, RecordProviderResult
-from orderflow.streams.domain.sagas import Patience
+from orderflow.streams.domain.payment_records import CapturePayment, PaymentRequested, RecordProviderResult
+from orderflow.streams.domain.sagas import End, Patience
 from orderflow.streams.domain.stock_records import ReceiveStock
 from orderflow.streams.open_sagas import OpenSagas
 from orderflow.streams.reading import NotHere, Reader
@@ -86,6 +87,16 @@ def test_a_saga_leaves_the_list_as_it_ends(flow: Flow) -> None:
     assert [key for name in ("order", "payment") for _, key in family.scan(tables[name].index_prefix("open"))] == []
 
 
+def test_money_that_moves_for_an_order_at_rest_is_found_too(flow: Flow) -> None:
+    """The order's own row says nothing of it: its payment's does."""
+    say(flow, "o1")
+    flow.send("orders", "o1", CapturePayment(), "capture")
+    flow.run()
+    assert flow.tables("orders")["order"]["o1"].answers_open == 0
+    found = looking_at(flow).matching(False, "payment", 500)["items"]
+    assert [(each["order_id"], each["step"]) for each in found] == [("o1", "capture")]
+
+
 def test_stuck_is_said_of_what_has_caught_up_only(flow: Flow) -> None:
     """The flow's clock lies in the future, so patience below zero is what makes its sagas old."""
     impatient = Patience(-(2**31), -(2**31))
@@ -101,7 +112,7 @@ def test_one_order_is_shown_with_its_status(flow: Flow) -> None:
     assert found.of("nobody") is None
     shown = found.of("o1")
     assert shown is not None and (shown["status"], len(shown["items"])) == ("PENDING", 1)
-    assert shown["items"][0]["waits_for"] == ("provider local",) or shown["items"][0]["waits_for"] == ["provider local"]
+    assert list(shown["items"][0]["waits_for"]) == ["provider local"]
     at_rest = found.of("o2")
     assert at_rest is not None and at_rest["items"] == []
     found.reader.engine.partitions.clear()
@@ -125,6 +136,16 @@ def test_figures_count_ends_and_look_at_what_is_open(flow: Flow, monkeypatch: py
     assert value("orderflow_saga_step_seconds_count", type="place") == 3
     assert value("orderflow_saga_step_seconds_bucket", type="place", le="+Inf") == 3
     assert value("orderflow_sagas_open", type="place") == 0 and value("orderflow_sagas_cut") == 0
+
+
+def test_the_page_for_people_on_call_names_figures_that_exist(flow: Flow) -> None:
+    registry = CollectorRegistry()
+    figures = SagaFigures(looking_at(flow), registry)
+    figures.ended([End("place", "completed", 1)])
+    exposed = {sample.name for metric in registry.collect() for sample in metric.samples}
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "stuck-orders.md").read_text()
+    named = set(re.findall(r"orderflow_sagas?_\w+", page))
+    assert named and named <= exposed | {"orderflow_saga_step_seconds"}, named - exposed
 
 
 def test_a_sample_is_bounded_and_says_so(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,17 @@ def test_nothing_is_under_way_for_an_order_at_rest(status: str) -> None:
     assert under_way(in_status(status)) == []
 
 
+def test_a_saga_counts_from_the_moment_when_the_order_last_asked_somebody() -> None:
+    log = packed(authorized())
+    log.when(PostFulfillmentStatus("o1", "shipped"), at=NOW + seconds(50), command_id="shipped")
+    (saga,) = sagas.sagas(log.rows)
+    assert saga.since == NOW + seconds(50)
+    late = placed()
+    late.when(CancelOrder(), at=NOW + seconds(70), command_id="cancel")
+    (saga,) = sagas.sagas(late.rows)
+    assert saga.since == NOW + seconds(70)
+
+
 # -- stuck ----------------------------------------------------------------------------------------------------------------------------
 def test_a_step_whose_time_is_over_is_stuck_after_a_margin() -> None:
     log = placed()
