@@ -1,11 +1,18 @@
 """Two books beside each other: every planted difference is found, and two that are the same are equal (slot D63)."""
 
+from pathlib import Path
+
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
 from domain_payments import asked, authorized, reserved, said
 from msgspec.structs import replace
 
-from orderflow.cli import books
+from orderflow.cli import books, reconcile
 from orderflow.cli.books import Row, differences
+from orderflow.cli.terminal import Failure
+from orderflow.connectors.payments import provider as program
 from orderflow.streams.domain.order_records import PostFulfillmentStatus
 from orderflow.streams.domain.payment_records import PaymentRequested, PaymentSnapshot, RefundPayment
 
@@ -90,3 +97,30 @@ def test_every_kind_names_what_to_do() -> None:
     kinds = {books.MISSING_THERE, books.MISSING_HERE, books.AMOUNT, books.OUTCOME, books.OPEN_HERE}
     assert set(books.REPAIRS) == kinds
     assert all(text.startswith("orderflow ") for text in books.REPAIRS.values())
+
+
+async def test_the_whole_book_is_read_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "LIST_MAX", 2)
+    book = program.Book(tmp_path / "book.db")
+    for number in range(1, 6):
+        asked_for = {"operation": "authorize", "amount_minor": 100, "currency": "EUR", "payment_ref": f"o{number % 2}", "provider_ref": ""}
+        book.perform(f"o{number % 2}~A{number}:authorize:1", asked_for)
+    async with TestServer(program.build_app(book)) as server:
+        url = str(server.make_url(""))
+        rows = await reconcile._book(url)
+        async with aiohttp.ClientSession() as session:
+            wrong = await session.get(f"{url}/v1/operations?after=x")
+            of_one = await (await session.get(f"{url}/v1/operations?payment_ref=o1&after=1")).json()
+    book.close()
+    assert [row.key for row in rows] == [f"o{number % 2}~A{number}:authorize:1" for number in range(1, 6)]
+    assert wrong.status == 422
+    assert ([each["number"] for each in of_one["operations"]], of_one["more"]) == ([3, 5], True)
+
+
+async def test_a_provider_that_is_silent_or_no_provider_ends_with_69() -> None:
+    with pytest.raises(Failure) as silent:
+        await reconcile._book(f"http://127.0.0.1:{unused_port()}")
+    async with TestServer(web.Application()) as server:
+        with pytest.raises(Failure) as other:
+            await reconcile._book(str(server.make_url("")))
+    assert (silent.value.code, other.value.code) == (69, 69)
