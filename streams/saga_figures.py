@@ -8,14 +8,14 @@ restart and a hand-over, and no turn pays for it.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from orderflow.streams.domain.contract import MICROS_PER_S
-from orderflow.streams.domain.sagas import TYPES, End
+from orderflow.streams.domain.sagas import RESULTS, TYPES, End
 from orderflow.streams.open_sagas import OpenSagas
 
 STEP_S = (0.05, 0.2, 1.0, 5.0, 30.0, 120.0, 300.0, 1800.0, 86_400.0)
@@ -27,7 +27,7 @@ class SagaFigures(Collector):
 
     def __init__(self, open_sagas: OpenSagas, registry: CollectorRegistry = REGISTRY) -> None:
         self._open = open_sagas
-        self._ends: Counter[tuple[str, str]] = Counter()
+        self._ends = Counter(dict.fromkeys(product(TYPES, RESULTS), 0))
         self._steps = {name: [0] * (len(STEP_S) + 1) for name in TYPES}
         self._seconds = dict.fromkeys(TYPES, 0.0)
         registry.register(self)

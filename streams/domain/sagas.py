@@ -26,6 +26,8 @@ TYPES = (PLACE, CANCEL, HANDOVER, PAYMENT)
 """From the order's lines to its commit or to all units given back; until a cancel is answered by everybody; a capture that goods wait for;
 any other operation on the money of an order."""
 COMPLETED, COMPENSATED, REFUSED = "completed", "compensated", "refused"
+RESULTS = (COMPLETED, COMPENSATED, REFUSED)
+"""How a saga ends: as it was meant, with all given back, or because a rule, a provider or goods that had left said no."""
 BACK = frozenset({payment.VOID, payment.REFUND})
 """Operations that give money back."""
 PEOPLE = "people"

@@ -133,6 +133,7 @@ def test_figures_count_ends_and_look_at_what_is_open(flow: Flow, monkeypatch: py
 
     assert value("orderflow_sagas_total", type="place", outcome="completed") == 2
     assert value("orderflow_sagas_total", type="place", outcome="refused") == 1
+    assert value("orderflow_sagas_total", type="cancel", outcome="compensated") == 0, "a rate needs the series before its first end"
     assert value("orderflow_saga_step_seconds_count", type="place") == 3
     assert value("orderflow_saga_step_seconds_bucket", type="place", le="+Inf") == 3
     assert value("orderflow_sagas_open", type="place") == 0 and value("orderflow_sagas_cut") == 0
