@@ -100,16 +100,22 @@ def load(model: "type[Model]", **options: Any) -> "Model":
 
 
 def _running(model: "type[Model]", given: Mapping[str, Any]) -> dict[str, str]:
-    """Kafka and registry of a running `orderflow up`, for a command that was told of no other."""
+    """Kafka and registry of a running `orderflow up`, for a command that was told of no other; and its payment provider."""
     from orderflow.cli import runstate
 
-    if not {"bootstrap", "registry"} <= set(model.model_fields) or "bootstrap" in given or variable("bootstrap") in os.environ:
+    if not {"bootstrap", "registry"} <= set(model.model_fields):
         return {}
     try:
         state = runstate.read(data_dir())
     except Failure:
         return {}
-    return {"bootstrap": state.bootstrap, "registry": state.registry}
+    told = {name: given.get(name) or os.environ.get(variable(name)) for name in ("bootstrap", "prefix", "provider_url")}
+    found = {} if told["bootstrap"] else {"bootstrap": state.bootstrap, "registry": state.registry}
+    is_it = told["bootstrap"] in (None, state.bootstrap) and told["prefix"] in (None, state.prefix)
+    provider = next((process.url for process in state.processes if process.name == "provider"), "")
+    if "provider_url" in model.model_fields and provider and is_it and not told["provider_url"]:
+        found["provider_url"] = provider
+    return found
 
 
 def data_dir() -> Path:

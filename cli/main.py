@@ -19,7 +19,9 @@ from orderflow.cli import (
     fulfillment,
     orders,
     payments,
+    reconcile,
     reservations,
+    sagas,
     schemas,
     serve,
     simulate,
@@ -52,9 +54,26 @@ def door(version: bool = typer.Option(False, "--version", help="Show the version
         raise typer.Exit
 
 
+NOUNS = (
+    orders,
+    sagas,
+    payments,
+    stock,
+    fulfillment,
+    reservations,
+    channels,
+    topics,
+    schemas,
+    tables,
+    dlq,
+    verify,
+    reconcile,
+    bench,
+    config,
+)
 for function in (up.up, demo.demo, worker.worker, serve.serve, topology.topology, docs.docs, simulate.simulate):
     app.command()(function)
-for noun in (orders, payments, stock, fulfillment, reservations, channels, topics, schemas, tables, dlq, verify, bench, config):
+for noun in NOUNS:
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
 

@@ -15,7 +15,7 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orderflow.http import fulfillment, health, orders, payments, reservations, stock, webhooks
+from orderflow.http import fulfillment, health, orders, payments, reservations, sagas, stock, webhooks
 from orderflow.http.calls import Call
 from orderflow.http.problems import MEDIA_TYPE
 from orderflow.http.routing import Route
@@ -32,6 +32,7 @@ TAGS = {
     "payments": "Read and move the money of orders.",
     "stock": "Receive, adjust and read stock.",
     "fulfillment": "What warehouses and carriers report.",
+    "sagas": "What is under way between owners and providers, and what of it is stuck.",
     "operations": "Health, figures, this document.",
 }
 COMMAND_HEADERS = {
@@ -52,8 +53,8 @@ ROUTES = (Route("GET", "/openapi.json", serve_document, "This document.", "opera
 
 def table() -> tuple[Route, ...]:
     """Every route of the edge."""
-    parts = (orders, payments, webhooks, stock, reservations, fulfillment, health)
-    return (*(route for part in parts for route in part.ROUTES), *ROUTES)
+    nouns = (orders, payments, webhooks, stock, reservations, fulfillment, sagas, health)
+    return (*(route for noun in nouns for route in noun.ROUTES), *ROUTES)
 
 
 @cache

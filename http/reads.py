@@ -37,6 +37,31 @@ class ReservationItem(Struct, frozen=True):
     overdue_s: float = 0.0
 
 
+class SagaItem(Struct, frozen=True):
+    """What a worker tells of a saga. `since` and `due_at` in microseconds; `stuck` is why people are needed, empty where they are not."""
+
+    saga_id: str
+    saga_type: str
+    order_id: str
+    step: str
+    since: int
+    due_at: int | None = None
+    waits_for: tuple[str, ...] = ()
+    compensating: bool = False
+    waited_s: float = 0.0
+    stuck: str = ""
+
+
+class OrderSagas(Struct, frozen=True):
+    """What a worker tells of one order's sagas."""
+
+    order_id: str
+    status: str
+    reason: str
+    caught_up: bool
+    items: tuple[SagaItem, ...]
+
+
 class Part(Struct, Generic[T], frozen=True):
     """One worker's share of a list."""
 
@@ -78,8 +103,14 @@ class Reads:
         Raises:
             Problem: 503 when its partition is being restored or no owner answered.
         """
+        return await self._of_owner(space, key, f"/rows/{aggregate}/{quote(key, safe='~')}", shape)
+
+    async def sagas_of(self, order_id: str) -> OrderSagas | None:
+        """An order's sagas, None when there is no such order. Raises Problem as `row` does."""
+        return await self._of_owner("orders", order_id, f"/sagas/{quote(order_id, safe='~')}", OrderSagas)
+
+    async def _of_owner(self, space: str, key: str, path: str, shape: type[T]) -> T | None:
         partition = self.owners.partition(space, key)
-        path = f"/rows/{aggregate}/{quote(key, safe='~')}"
         for attempt in range(self.settings.read_attempts_max):
             if attempt:
                 await self.owners.news(NEWS_WAIT_S * 2 ** (attempt - 1))
@@ -109,6 +140,13 @@ class Reads:
         """Reservations that match, the longest overdue first."""
         merged = await self._list("stock", "/list/reservations", {**filters, "limit": str(limit)}, Part[ReservationItem])
         merged.items.sort(key=lambda item: (-item.overdue_s, item.reservation_id))
+        del merged.items[limit:]
+        return merged
+
+    async def sagas(self, limit: int, filters: Mapping[str, str]) -> Merged[SagaItem]:
+        """Sagas that match, the one that waits longest first."""
+        merged = await self._list("orders", "/list/sagas", {**filters, "limit": str(limit)}, Part[SagaItem])
+        merged.items.sort(key=lambda item: (item.since, item.saga_id))
         del merged.items[limit:]
         return merged
 

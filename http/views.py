@@ -182,6 +182,42 @@ class ReservationListView(View):
     partitions_missing: list[int]
 
 
+class SagaView(View):
+    """`stuck` says why people are needed: overdue, unanswered, declined; empty where they are not. `waited_s` counts from `since`."""
+
+    saga_id: str
+    type: str
+    order_id: str
+    step: str
+    since: str
+    waited_s: float
+    due_at: str | None
+    waits_for: list[str]
+    compensating: bool
+    stuck: str
+
+
+class SagaListView(View):
+    """`total` and `by_type` count all that match, `items` are those that wait longest. Nothing is called stuck where `caught_up` is false."""
+
+    total: int
+    by_type: dict[str, int]
+    items: list[SagaView]
+    caught_up: bool
+    complete: bool
+    partitions_missing: list[int]
+
+
+class OrderSagasView(View):
+    """What is under way for one order; no items: nothing is."""
+
+    order_id: str
+    state: str
+    reason: str
+    caught_up: bool
+    items: list[SagaView]
+
+
 class TimelineEntryView(View):
     sequence: int
     event_id: str

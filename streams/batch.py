@@ -6,6 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from orderflow.streams.domain.sagas import End
 from orderflow.tables.rows import Rows
 
 Headers = list[tuple[str, bytes]]
@@ -44,12 +45,13 @@ class Batch(Struct):
 
 class Result(Struct):
     """What a batch asks the log to do. Rows are accepted into the open transaction already. `parked`: what tells its
-    parked commands apart."""
+    parked commands apart; `ended`: the sagas that its events end."""
 
     outputs: list[Output]
     turn_time: int
     counts: Counter[tuple[str, str]]
     parked: Sequence[Hashable] = ()
+    ended: Sequence[End] = ()
 
 
 class Parked(Exception):

@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, TopicPartition
 
 from orderflow.streams.batch import Batch
+from orderflow.streams.domain.sagas import End
 from orderflow.streams.faults import reach
 from orderflow.streams.membership import Membership
 from orderflow.streams.outcomes import EXIT, outcome
@@ -47,8 +48,10 @@ class Engine(Membership):
         self.settled.set()
         self.last_step = self.world.monotonic()
         self.on_commit: Callable[[int, float, float], None] = lambda records, commit_s, write_s: None
+        self.on_ended: Callable[[Sequence[End]], None] = lambda ended: None
         self._seen_epoch = 0
         self._open_records = 0
+        self._ended: list[End] = []
         self._began = 0.0
 
     # -- life cycle ---------------------------------------------------------------------------------------------------------------
@@ -96,6 +99,7 @@ class Engine(Membership):
         partition.position, partition.turn_time = work.next_offset, result.turn_time
         partition.touched = True
         self.counts.update(result.counts)
+        self._ended.extend(result.ended)
         if partition.park_rate.is_over(result.turn_time, len(work.batch.records), result.parked) and not partition.stopped:
             self._stop_reading(partition)
         self._open_records += len(work.batch.records)
@@ -237,6 +241,9 @@ class Engine(Membership):
         self.commit_s += committed - began
         self.write_s += written - committed
         self.on_commit(records, committed - began, written - committed)
+        if self._ended:
+            self.on_ended(self._ended)
+            self._ended.clear()
 
     def _write(self, touched: Sequence[Partition]) -> None:
         batch = self.store.batch()
@@ -256,6 +263,7 @@ class Engine(Membership):
         for partition in self.partitions.values():
             partition.reload()
         self._open_records = 0
+        self._ended.clear()
         self._epoch += 1
         self.rollbacks += 1
 

@@ -11,6 +11,7 @@ from typing import Any
 from orderflow.schemas.registry import RegistryUnavailable
 from orderflow.streams.batch import Batch, Headers, Output, Parked, Record, Result
 from orderflow.streams.domain.contract import CommandMeta, Get, ReplyTo, Settings
+from orderflow.streams.domain.sagas import End
 from orderflow.streams.records import Records, SpaceRecords
 from orderflow.streams.topology import KeySpace
 from orderflow.streams.turn import ANSWER_KEPT_US, RECORD_BYTES_MAX, CommandTurn, size_of
@@ -58,6 +59,7 @@ class Processor:
         snapshots: dict[tuple[str, bytes], Output] = {}
         counts: Counter[tuple[str, str]] = Counter()
         parked: list[Hashable] = []
+        ended: list[End] = []
         turn_time = batch.turn_time
         prunes = self._has_old_answers(rows, batch)
         for record, command in zip(batch.records, decoded, strict=True):
@@ -80,9 +82,10 @@ class Processor:
             outputs.extend(work.outputs)
             snapshots.update(work.snapshots)
             counts.update(work.counts)
+            ended.extend(work.ended)
             turn_time = max(turn_time, work.at)
         outputs.extend(snapshots.values())
-        return Result(outputs, turn_time, counts, parked)
+        return Result(outputs, turn_time, counts, parked, ended)
 
     @staticmethod
     def _has_old_answers(rows: Rows, batch: Batch) -> bool:

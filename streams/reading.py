@@ -5,14 +5,14 @@ A read that arrives while a commit is under way waits for it, so that whoever sa
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from prometheus_client import generate_latest
 
 from orderflow.schemas.partitioner import partition_of
-from orderflow.streams.domain.contract import Get, HeadRow
+from orderflow.streams.domain.contract import Get, HeadRow, Range
 from orderflow.streams.engine import Engine
 from orderflow.streams.lookups import Lookup
 from orderflow.streams.partitions import Partition
@@ -59,10 +59,17 @@ class Reader:
         return self.snapshot_in(space, self.partition(space, key), key, aggregate)
 
     def snapshot_in(self, space: KeySpace, partition: Partition, key: str, aggregate: str) -> Any:
-        rules, tables = space.rules, partition.rows.tables
+        rules = space.rules
+        state = self.state(space, partition, key, rules.view(key))
+        head: HeadRow | None = committed(partition, partition.rows.tables["head"], key)
+        snapshots = rules.snapshots(rules.INITIAL, state, head.sequence if head else 0, partition.committed.turn_time)
+        return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == aggregate), None)
+
+    def state(self, space: KeySpace, partition: Partition, key: str, refs: Iterable[Get | Range]) -> Any:
+        """The key's rows that `refs` name, as committed, without lookups."""
+        tables, initial = partition.rows.tables, space.rules.INITIAL
         values: dict[str, Any] = {}
-        initial = rules.INITIAL
-        for ref in rules.view(key):
+        for ref in refs:
             if ref.table in space.lookups:
                 continue
             table, field = tables[ref.table], ref.table.replace("-", "_")
@@ -75,9 +82,7 @@ class Reader:
             else:
                 found = partition.family.scan(table.prefix + ref.prefix.encode())
                 values[field] = {raw[1:].decode(): table.decode(value) for _, (raw, value) in zip(range(ref.limit), found, strict=False)}
-        head: HeadRow | None = committed(partition, tables["head"], key)
-        snapshots = rules.snapshots(initial, rules.State(key=key, **values), head.sequence if head else 0, partition.committed.turn_time)
-        return next((snapshot.record for snapshot in snapshots if snapshot.aggregate == aggregate), None)
+        return space.rules.State(key=key, **values)
 
     def running(self, space: KeySpace) -> list[Partition]:
         """The partitions of a key space that can be read here."""
@@ -148,9 +153,8 @@ def committed(partition: Partition, table: Table, key: str) -> Any:
     return None if value is None else table.decode(value)
 
 
-def add_pages(app: Any, engine: Engine, spaces: Sequence[KeySpace], partitions: int, lookups: Mapping[str, Lookup]) -> None:
+def add_pages(app: Any, reader: Reader) -> None:
     """Serve committed rows, lists, health and metrics on the worker's web endpoint."""
-    reader = Reader(engine, spaces, partitions, lookups)
     pages = _Pages(reader)
     add_page(app, "/rows/{aggregate}/{key}", pages.row)
     add_page(app, "/list/orders", pages.orders)
@@ -194,11 +198,11 @@ class _Pages:
         def shown(label: str) -> bool:
             return (status is None or label == status) and (status_not is None or label != status_not)
 
-        return await self._serve(view, lambda: self.reader.orders(wanted, shown, _limit(query)))
+        return await self._serve(view, lambda: self.reader.orders(wanted, shown, limit_in(query)))
 
     async def reservations(self, view: Any, request: Any) -> Any:
         overdue = request.query.get("overdue", "false").lower() == "true"
-        return await self._serve(view, lambda: self.reader.reservations(overdue, _limit(request.query)))
+        return await self._serve(view, lambda: self.reader.reservations(overdue, limit_in(request.query)))
 
     async def live(self, view: Any, request: Any) -> Any:
         return answer(view, {"live": True})
@@ -211,23 +215,28 @@ class _Pages:
         return view.bytes(generate_latest(), content_type="text/plain")
 
     async def _serve(self, view: Any, read: Callable[[], Any]) -> Any:
-        """Read off the loop, after the commit that is under way."""
-        try:
-            deadline = time.monotonic() + COMMIT_WAIT_S
-            while not self.reader.engine.settled.is_set():
-                if time.monotonic() > deadline:
-                    raise NotHere(503, "a commit is under way")
-                await asyncio.sleep(COMMIT_POLL_S)
-            value = await asyncio.get_running_loop().run_in_executor(None, read)
-        except NotHere as refusal:
-            return answer(view, {"detail": str(refusal)}, refusal.status)
-        return answer(view, {"detail": "not found"}, 404) if value is None else answer(view, value)
+        return await serve(view, self.reader.engine, read)
+
+
+async def serve(view: Any, engine: Engine, read: Callable[[], Any]) -> Any:
+    """Answer with what is read, off the loop and after the commit that is under way; 404 where that is None."""
+    try:
+        deadline = time.monotonic() + COMMIT_WAIT_S
+        while not engine.settled.is_set():
+            if time.monotonic() > deadline:
+                raise NotHere(503, "a commit is under way")
+            await asyncio.sleep(COMMIT_POLL_S)
+        value = await asyncio.get_running_loop().run_in_executor(None, read)
+    except NotHere as refusal:
+        return answer(view, {"detail": str(refusal)}, refusal.status)
+    return answer(view, {"detail": "not found"}, 404) if value is None else answer(view, value)
 
 
 def answer(view: Any, value: Any, status: int = 200) -> Any:
     return view.bytes(msgspec.json.encode(value), content_type="application/json", status=status)
 
 
-def _limit(query: Any) -> int:
+def limit_in(query: Any) -> int:
+    """The limit a list was asked for, at most LIST_MAX."""
     value = query.get("limit", str(LIST_MAX))
     return max(1, min(int(value), LIST_MAX)) if value.isdigit() else LIST_MAX

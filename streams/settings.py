@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orderflow.streams.domain.contract import Settings as Rules
+from orderflow.streams.domain.sagas import Patience
 from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX
 from orderflow.streams.watchdog import BOUND_S
 
@@ -77,6 +78,10 @@ class WorkerSettings(BaseSettings):
     """How long after its delivery an order completes: seven days."""
     clock_speed: int = Field(1, ge=1, le=100_000)
     """Demos watch days pass: the windows above that people wait for (payment, cancel, completion) are so many times shorter."""
+    saga_late_s: int = Field(30, ge=1, le=86_400)
+    """A saga whose time is over for longer than this, while nothing happened, is listed and counted as stuck."""
+    saga_unanswered_s: int = Field(300, ge=1, le=604_800)
+    """So is one that has waited this long for an answer that has no end of its own: a payment provider's, a release's."""
     log_format: str = Field("console", pattern="^(console|json)$")
     """How log lines are written: for people or as JSON."""
 
@@ -89,6 +94,10 @@ class WorkerSettings(BaseSettings):
         locations = tuple(name.strip() for name in self.locations.split(",") if name.strip())
         windows = {name: max(1, getattr(self, name) // self.clock_speed) for name in WINDOWS}
         return Rules(locations=locations, give_up_s=self.give_up_s, **windows)
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self.saga_late_s, self.saga_unanswered_s)
 
     def refusals(self) -> list[str]:
         """Every reason not to start, each naming its variable; empty when the worker may start."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from orderflow.streams.domain import channel, orders, stock
+from orderflow.streams.domain import channel, orders, sagas, stock
 from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.domain.contract import AnswerRow, CommandMeta, EventMeta, Get, HeadRow, Range, Send, Settle, Snapshot, Turn
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, StockAnswerRow
@@ -61,6 +61,8 @@ class KeySpace(Struct, frozen=True):
     """Commands whose answer may come in a later turn."""
     shown: tuple[str, ...] = ()
     """Other aggregates with the key of the space, which are read like the main one."""
+    ends: Mapping[type, Callable[[Any, Any, int], sagas.End | None]] = {}
+    """Event -> the saga that it ends, from the state before it and the turn's time."""
     lookups: tuple[str, ...] = ()
     """Aggregates of other key spaces read as lookups."""
 
@@ -110,16 +112,17 @@ ORDERS = KeySpace(
     tables=(
         HEAD,
         ANSWER,
-        TableSpec("order", 2, OrderRow, due=orders.DUE["order"]),
+        TableSpec("order", 2, OrderRow, due=orders.DUE["order"], indexes={"open": sagas.open_order}),
         TableSpec("stock-answer", 3, StockAnswerRow),
         TableSpec("fulfillment", 4, FulfillmentRow, due=orders.DUE["fulfillment"]),
-        TableSpec("payment", 5, PaymentRow),
+        TableSpec("payment", 5, PaymentRow, indexes={"open": sagas.open_payment}),
     ),
     main="order",
     shown=("payment",),
     answered_by_rows=frozenset({"RecordStockAnswer", "RecordProviderResult", "TimerDue"}),
     version=_order_version,
     may_wait=frozenset({"PlaceOrder", "CancelOrder", "PostFulfillmentStatus", "CapturePayment", "VoidPayment", "RefundPayment"}),
+    ends=sagas.ENDS,
     lookups=("channel",),
 )
 CATALOG = KeySpace(

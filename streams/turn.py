@@ -21,6 +21,7 @@ from orderflow.streams.domain.contract import (
     TimerDue,
     Turn,
 )
+from orderflow.streams.domain.sagas import End
 from orderflow.streams.wire import Reply
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class CommandTurn:
         self.outputs: list[Output] = []
         self.snapshots: dict[tuple[str, bytes], Output] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.ended: list[End] = []
         self.settled: list[tuple[Settle, EventMeta]] = []
         self.changed: set[str] = set()
         self.prunes = prunes
@@ -167,6 +169,9 @@ class CommandTurn:
             self.meta.actor,
             refused,
         )
+        ends = self.space.ends.get(type(event))
+        if ends is not None and (end := ends(state, event, self.at)) is not None:
+            self.ended.append(end)
         state = self.rules.evolve(state, event, meta)
         meta = structs.replace(meta, version=self.space.version(state, event))
         event_type = type(event).__name__

@@ -7,16 +7,17 @@ import structlog
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from orderflow.streams import reading, state
+from orderflow.streams import open_sagas, reading, state
 from orderflow.streams.domain.channel import ChannelRow
 from orderflow.streams.engine import Engine
 from orderflow.streams.lookups import Lookup
 from orderflow.streams.partitions import EngineSettings, Log, Work
 from orderflow.streams.processor import Processor
 from orderflow.streams.records import Records, SpaceRecords, code_version
+from orderflow.streams.saga_figures import SagaFigures
 from orderflow.streams.settings import WorkerSettings
 from orderflow.streams.shell import build_app, run_app
-from orderflow.streams.topology import SPACES, KeySpace
+from orderflow.streams.topology import ORDERS, SPACES, KeySpace
 from orderflow.streams.transport import App
 from orderflow.streams.wire import Worker
 from orderflow.tables.rocks import Memory, Store
@@ -78,7 +79,12 @@ def build(settings: WorkerSettings, records: Records, store: Store, spaces: Sequ
         port=settings.worker_port,
         watchdog_s=settings.watchdog_s,
     )
-    reading.add_pages(app, engine, spaces, settings.partitions, lookups)
+    reader = reading.Reader(engine, spaces, settings.partitions, lookups)
+    reading.add_pages(app, reader)
+    if ORDERS in spaces:
+        found = open_sagas.OpenSagas(reader, settings.patience)
+        open_sagas.add_pages(app, found)
+        engine.on_ended = SagaFigures(found).ended
     state.add_pages(app, engine, store)
     app.lookups = lookups
     return app

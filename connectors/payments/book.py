@@ -98,10 +98,10 @@ class Book:
             self._book.execute("ROLLBACK")
             raise
 
-    def of(self, payment_ref: str) -> list[dict[str, Any]]:
-        """All operations on a payment, oldest first; of all payments where none is named."""
-        query = "SELECT * FROM operations WHERE payment_ref = ? OR ? = '' ORDER BY at, rowid LIMIT ?"
-        return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, LIST_MAX))]
+    def of(self, payment_ref: str, after: int = 0) -> list[dict[str, Any]]:
+        """At most LIST_MAX operations on a payment, oldest first, of all payments where none is named; those whose `number` is higher."""
+        query = "SELECT rowid AS number, * FROM operations WHERE (payment_ref = ? OR ? = '') AND rowid > ? ORDER BY rowid LIMIT ?"
+        return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, after, LIST_MAX))]
 
     def _do(self, key: str, fingerprint: str, asked: Mapping[str, Any]) -> None:
         operation, amount = asked["operation"], asked["amount_minor"]

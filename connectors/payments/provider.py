@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from orderflow.connectors.payments.book import BEHAVIOUR, OPERATIONS, USUAL, Book, Refusal
+from orderflow.connectors.payments.book import BEHAVIOUR, LIST_MAX, OPERATIONS, USUAL, Book, Refusal
 from orderflow.connectors.payments.courier import Courier, Receiver
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,11 @@ def build_app(book: Book) -> web.Application:
         return web.json_response({name: done[name] for name in ANSWERED})
 
     async def listed(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"operations": [_shown(row) for row in book.of(request.query.get("payment_ref", ""))]})
+        after = request.query.get("after", "0")
+        if not (after.isascii() and after.isdigit()):
+            return web.json_response({"error": "after is the number of an operation"}, status=422)
+        rows = book.of(request.query.get("payment_ref", ""), int(after))
+        return web.json_response({"operations": [_shown(row) for row in rows], "more": len(rows) == LIST_MAX})
 
     async def ready(request: web.Request) -> web.StreamResponse:
         return web.json_response({"ready": True})

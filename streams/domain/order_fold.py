@@ -73,7 +73,7 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
         case OrderStatusChanged():
             return _status_changed(state, order, event, meta)
         case StockAsked():
-            return _asked(state, order, event)
+            return _asked(state, order, event, meta)
         case StockAnswerRecorded():
             return _answered(state, order, event)
         case FulfillmentCreated():
@@ -87,7 +87,7 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
         case DeliveryConfirmed():
             return _delivered(state, order, event)
         case PaymentRequested():
-            return requested(state, order, event)
+            return requested(state, replace(order, asked_at=meta.occurred_at), event)
         case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
             return resulted(state, order, event)
         case OrderRejected() | WebhookRecorded() | Refused():
@@ -153,7 +153,7 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
 # -- stock ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _asked(state: State, order: OrderRow, event: StockAsked) -> State:
+def _asked(state: State, order: OrderRow, event: StockAsked, meta: EventMeta) -> State:
     """The rows of what was asked say so until the owners answer; the order counts the answers it waits for."""
     answers = dict(state.stock_answer)
     wanted = demand(order.lines)
@@ -169,7 +169,7 @@ def _asked(state: State, order: OrderRow, event: StockAsked) -> State:
         elif event.ask in AWAITED and row is not None:
             answers[key] = replace(row, outcome=AWAITED[event.ask])
             counted += 1
-    asked = replace(order, attempt=event.attempt, step=event.ask, answers_open=counted, due_at=event.due_at)
+    asked = replace(order, attempt=event.attempt, step=event.ask, answers_open=counted, due_at=event.due_at, asked_at=meta.occurred_at)
     return replace(state, order=asked, stock_answer=answers)
 
 

@@ -42,7 +42,8 @@ class Hold(Struct, frozen=True, gc=False):
 
 class OrderRow(Struct, frozen=True, gc=False):
     """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock, or with a payment
-    provider, stands; `waiting` are the commands whose answer was still open when they were decided: the place first, then a cancel.
+    provider, stands, `asked_at` when it last asked one; `waiting` are the commands whose answer was still open when they were decided: the
+    place first, then a cancel.
     """
 
     version: int
@@ -77,6 +78,7 @@ class OrderRow(Struct, frozen=True, gc=False):
     financial_status: str = ""
     payment_provider: str = "local"
     token_ref: str = ""
+    asked_at: int | None = None
 
 
 class StockAnswerRow(Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from orderflow.schemas.catalog import Catalog
 from orderflow.streams.batch import Batch, Headers, Output
 from orderflow.streams.domain.channel import BOX, ChannelRow
 from orderflow.streams.domain.contract import CommandMeta, ReplyTo, Settings
+from orderflow.streams.domain.sagas import End
 from orderflow.streams.processor import Processor
 from orderflow.streams.records import Records
 from orderflow.streams.replay import Tables, fold
@@ -84,6 +85,7 @@ class Flow:
         self.offsets: dict[str, int] = defaultdict(int)
         self.waiting: dict[str, list[Message]] = defaultdict(list)
         self.outputs: list[Output] = []
+        self.ended: list[End] = []
         self.now_ms = START_MS
         self._commands = {RECORDS.of(space.name).commands: space.name for space in SPACES}
 
@@ -119,6 +121,7 @@ class Flow:
             if target is not None:
                 self.append(target, output.key, output.value, output.headers)
         self.outputs.extend(result.outputs)
+        self.ended.extend(result.ended)
         rows.changelog()
         write = Write()
         rows.write(write, Position(self.offsets[space], result.turn_time))

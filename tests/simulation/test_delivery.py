@@ -1,10 +1,15 @@
 """Bugs 31 and 32 of the origin (design: domain 5) on the simulated log: nothing is sent twice, nothing of a rolled-back step is seen."""
 
+from typing import Any
+
 import pytest
 
+from orderflow.streams.domain.sagas import End
+from orderflow.streams.engine import Engine
 from simulation.edges import Load
 from simulation.faults import Fault
 from simulation.run import Plan, run
+from simulation.system import Parts
 
 
 @pytest.mark.parametrize("static", [True, False])
@@ -27,3 +32,21 @@ def test_bug_32_nothing_of_an_aborted_step_is_seen_downstream_and_it_is_done_aga
     assert sum("rolled_back" in line for line in result.timeline) == nth, "the steps were aborted"
     assert sum(result.statuses.values()) == 30
     assert not result.exits, "and the same process went on"
+
+
+def test_a_saga_that_ended_in_an_aborted_step_is_counted_once() -> None:
+    """Every order's place ends exactly once, however often the step that ended it was rolled back."""
+    counted: list[End] = []
+
+    class Counting(Engine):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.on_ended = counted.extend
+
+    parts = Parts()
+    parts.engine = Counting
+    aborts = tuple(Fault(0.03 * number, "net", 0, "commit", word="abortable") for number in range(1, 31))
+    result = run(Plan(1, Load(orders=60, per_second=60.0), faults=aborts), parts)
+    assert result.problems == [] and not result.exits
+    assert sum("rolled_back" in line for line in result.timeline) > 20
+    assert sum(end.saga_type == "place" for end in counted) == 60

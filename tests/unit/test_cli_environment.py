@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.cli import channels, environment, startcheck
+from orderflow.cli import channels, environment, runstate, startcheck
 from orderflow.cli.main import main
+from orderflow.cli.runstate import Process, RunState
 from orderflow.cli.terminal import Failure
+from orderflow.connectors.payments.settings import PaymentSettings
 from orderflow.http.settings import EdgeSettings
 from orderflow.schemas.catalog import Catalog
 from orderflow.streams.domain.channel import ChannelPolicy
@@ -145,3 +147,27 @@ def test_a_wrong_channel_file_is_told(text: str, fault: str, tmp_path: Path) -> 
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(Failure, match=fault):
         channels.read_file(tmp_path / "c.json")
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`orderflow up` runs, with a payment provider."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    environment.data_dir().mkdir()
+    processes = (Process("worker-1", 1, url="http://w"), Process("provider", 2, url="http://p"))
+    runstate.write(environment.data_dir(), RunState(1, "http://e", "kafka:1", "http://r", "d", "orderflow", 4, processes))
+
+
+def test_a_command_finds_the_servers_and_the_provider_of_the_running_system(running: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment.load(PaymentSettings)
+    assert (found.bootstrap, found.registry, found.provider_url) == ("kafka:1", "http://r", "http://p")
+    assert environment.load(PaymentSettings, provider_url="http://q").provider_url == "http://q"
+    monkeypatch.setenv("ORDERFLOW_PROVIDER_URL", "http://env")
+    assert environment.load(PaymentSettings).provider_url == "http://env"
+
+
+@pytest.mark.parametrize("other", [{"bootstrap": "kafka:2"}, {"bootstrap": "kafka:1", "prefix": "shop"}])
+def test_the_provider_of_another_system_is_not_taken(running: None, other: dict[str, str]) -> None:
+    default = PaymentSettings.model_fields["provider_url"].default
+    assert environment.load(PaymentSettings, **other).provider_url == default
+    assert environment.load(PaymentSettings, bootstrap="kafka:1").provider_url == "http://p"

@@ -224,6 +224,42 @@ async def test_overdue_reservations_are_listed_the_latest_first() -> None:
     assert peers[0].asked == ["/list/reservations?overdue=true&limit=100"]
 
 
+def saga(order_id: str, since: int, **more: Any) -> dict[str, Any]:
+    return {"saga_id": f"{order_id}~place", "saga_type": "place", "order_id": order_id, "step": "reserve", "since": since, **more}
+
+
+async def test_sagas_are_listed_the_longest_wait_first() -> None:
+    def listed(partition: int, *items: dict[str, Any]) -> Respond:
+        return always(200, {"total": len(items), "by_label": {"place": len(items)}, "items": items, "partitions": [partition]})
+
+    first, second = listed(0, saga("o-1", 2_000_000)), listed(1, saga("o-2", 1_000_000, stuck="overdue"), saga("o-3", 3_000_000))
+    async with system(first, second) as (client, owners, peers):
+        own(owners, "orders", peers[0].address, 0)
+        own(owners, "orders", peers[1].address, 1)
+        view = await (await client.get("/api/v1/sagas?stuck=true&type=place&limit=2")).json()
+        wrong = [await client.get(f"/api/v1/sagas?{query}") for query in ("type=nothing", "stuck=maybe", "cursor=1", "limit=501")]
+    assert (view["total"], view["by_type"], view["complete"], view["caught_up"]) == (3, {"place": 3}, True, True)
+    assert [(each["order_id"], each["stuck"]) for each in view["items"]] == [("o-2", "overdue"), ("o-1", "")]
+    assert view["items"][0]["since"] == "1970-01-01T00:00:01.000000Z"
+    assert peers[0].asked == ["/list/sagas?stuck=true&type=place&limit=2"]
+    assert [answer.status for answer in wrong] == [400] * 4
+
+
+async def test_the_sagas_of_an_order_are_asked_of_its_owner() -> None:
+    found = {"order_id": "o-1", "status": "PENDING", "reason": "", "caught_up": True, "items": [saga("o-1", 0, waits_for=["stock A"])]}
+
+    def respond(path: str, query: dict[str, str]) -> tuple[int, Any]:
+        return (200, found) if path == "/sagas/o-1" else (404, {})
+
+    async with system(respond) as (client, owners, (owner,)):
+        own(owners, "orders", owner.address, 0, 1)
+        view = await (await client.get("/api/v1/sagas/o-1")).json()
+        missing = await client.get("/api/v1/sagas/o-2")
+        problem = await missing.json(content_type="application/problem+json")
+    assert (view["state"], view["items"][0]["waits_for"]) == ("pending", ["stock A"])
+    assert (missing.status, problem["code"]) == (404, "NOT_FOUND")
+
+
 async def test_owners_are_heard_and_forgotten() -> None:
     owners = Owners({"orders": 2})
     own(owners, "orders", "http://a", 0, 1)
