@@ -144,7 +144,8 @@ def connect(
     bootstrap: Bootstrap = None,
     registry: Registry = None,
     data: Annotated[Path | None, typer.Option("--data", help="Where it keeps schema ids. [env: ORDERFLOW_DATA]")] = None,
-    provider: Annotated[str | None, typer.Option("--provider", help="Where the provider answers. [env: ORDERFLOW_PROVIDER_URL]")] = None,
+    provider: Annotated[str | None, typer.Option("--provider", help="local or stripe. [env: ORDERFLOW_PROVIDER]")] = None,
+    provider_url: Annotated[str | None, typer.Option("--provider-url", help="Where it answers. [env: ORDERFLOW_PROVIDER_URL]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of its health and metrics. [env: ORDERFLOW_CONNECTOR_PORT]")] = None,
     as_json: JsonLog = False,
 ) -> None:
@@ -152,7 +153,8 @@ def connect(
 
     \b
     Example:
-      ORDERFLOW_BOOTSTRAP=kafka:9092 orderflow payments connect --provider http://provider:8090
+      ORDERFLOW_BOOTSTRAP=kafka:9092 orderflow payments connect --provider-url http://provider:8090
+      ORDERFLOW_STRIPE_KEY_FILE=/run/secrets/stripe orderflow payments connect --provider stripe
     \b
     Exit codes:
       0   stopped in good order: what was not answered is asked again, under the same keys
@@ -165,12 +167,13 @@ def connect(
 
     from orderflow.cli import environment, logs, startcheck
     from orderflow.connectors.payments import connector
-    from orderflow.connectors.payments.local import NAME, LocalProvider
+    from orderflow.connectors.payments.providers import build_provider
     from orderflow.connectors.payments.settings import PaymentSettings
     from orderflow.schemas.catalog import Catalog
     from orderflow.streams.records import Records
 
-    options = {"bootstrap": bootstrap, "registry": registry, "data": data, "provider_url": provider, "connector_port": port}
+    options = {"bootstrap": bootstrap, "registry": registry, "data": data, "connector_port": port}
+    options |= {"provider": provider, "provider_url": provider_url}
     settings, found = environment.read(PaymentSettings, **options)
     place = environment.place(PaymentSettings, **options)
     catalog = Catalog(place.prefix, place.partitions) if place else Catalog()
@@ -181,8 +184,7 @@ def connect(
     records = Records.load(catalog, settings.registry, cache_file)
 
     async def run() -> None:
-        adapter = LocalProvider(settings.provider_url, settings.provider_timeout_s)
-        await connector.serve(settings, records, adapter, NAME, _stop_on_signal())
+        await connector.serve(settings, records, build_provider(settings), settings.provider, _stop_on_signal())
 
     try:
         asyncio.run(run())

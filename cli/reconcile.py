@@ -25,7 +25,7 @@ app = group("Compare what we believe with the books of others.")
 
 @app.command()
 def payments(
-    provider: Annotated[str | None, typer.Option("--provider", help="Where the provider answers. [env: ORDERFLOW_PROVIDER_URL]")] = None,
+    provider_url: Annotated[str | None, typer.Option("--provider-url", help="Where it answers. [env: ORDERFLOW_PROVIDER_URL]")] = None,
     bootstrap: Bootstrap = None,
     registry: Registry = None,
     prefix: Prefix = None,
@@ -51,7 +51,7 @@ def payments(
     from orderflow.connectors.payments.settings import PaymentSettings
 
     options = {"bootstrap": bootstrap, "registry": registry, "prefix": prefix, "partitions": partitions}
-    settings = environment.load(PaymentSettings, **options, provider_url=provider)
+    settings = environment.load(PaymentSettings, **options, provider_url=provider_url)
     found = _compared(settings)
     if found["differences"]:
         time.sleep(AGAIN_AFTER_S)
@@ -66,9 +66,10 @@ def _compared(settings: Any) -> dict[str, Any]:
     import msgspec
 
     from orderflow.cli import books
+    from orderflow.connectors.payments.local import URL as LOCAL_URL
 
     ours = _ours(settings)
-    theirs = asyncio.run(_book(settings.provider_url))
+    theirs = asyncio.run(_book(settings.provider_url or LOCAL_URL))
     return {
         "payments": len(ours),
         "operations": len(theirs),
@@ -111,7 +112,7 @@ async def _book(url: str) -> "list[Row]":
     except (Unreachable, KeyError, msgspec.ValidationError) as error:
         raise Failure(
             f"the provider's book cannot be read ({error})",
-            then="start it, or name it with --provider or ORDERFLOW_PROVIDER_URL",
+            then="start it, or name it with --provider-url or ORDERFLOW_PROVIDER_URL",
             code=UNAVAILABLE,
         ) from None
     return rows

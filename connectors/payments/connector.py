@@ -266,6 +266,7 @@ class Connector:
             event.amount.currency,
             request.prefix + request.order_id,
             event.provider_ref,
+            event.token_ref,
         )
         async with self._calls:
             await self.breaker.admit()

@@ -8,6 +8,7 @@ from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
 
 NAME = "local"
 """What requests for this provider are addressed to."""
+URL = "http://127.0.0.1:8090"
 
 
 class LocalProvider:

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 
 class Operation(Struct, frozen=True):
-    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one."""
+    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one;
+    `method_ref` the buyer's payment method as the provider names it.
+    """
 
     key: str
     operation: str
@@ -14,6 +16,7 @@ class Operation(Struct, frozen=True):
     currency: str
     payment_ref: str
     provider_ref: str = ""
+    method_ref: str = ""
 
 
 class Outcome(Struct, frozen=True):

@@ -1,10 +1,15 @@
 """What the payments connector can be told, from the environment (ORDERFLOW_...), and why it would refuse to start with it."""
 
+import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+STRIPE_KEY = re.compile(r"[sr]k_(test|live)_[A-Za-z0-9]{16,}")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class PaymentSettings(BaseSettings):
@@ -24,8 +29,12 @@ class PaymentSettings(BaseSettings):
     """The workers' consumer group; connectors share the work under this name with `-payments`."""
     data: Path = Path(".orderflow")
     """Where schema ids are kept; a connector keeps nothing else on disk."""
-    provider_url: str = "http://127.0.0.1:8090"
-    """Where the local payment provider answers."""
+    provider: Literal["local", "stripe"] = "local"
+    """Whose requests this connector serves: `local` is the provider of `orderflow up`."""
+    provider_url: str = ""
+    """Where the provider answers; empty takes http://127.0.0.1:8090 for the local one, the real one for Stripe."""
+    stripe_key_file: Path | None = None
+    """The file with Stripe's secret or restricted key."""
     connector_host: str = "127.0.0.1"
     """Address of the connector's own endpoint: health and metrics."""
     connector_port: int = Field(6070, ge=1, le=65535)
@@ -43,6 +52,21 @@ class PaymentSettings(BaseSettings):
 
     def refusals(self) -> list[str]:
         """Every reason not to start, each naming its variable; empty when the connector may start."""
-        if urlsplit(self.provider_url).scheme not in ("http", "https"):
-            return [f"ORDERFLOW_PROVIDER_URL={self.provider_url} is no http address"]
-        return []
+        found = []
+        url = urlsplit(self.provider_url)
+        if self.provider_url and url.scheme not in ("http", "https"):
+            found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url} is no http address")
+        if self.provider == "stripe":
+            if url.scheme == "http" and url.hostname not in LOOPBACK:
+                found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url}: a key is sent over https only")
+            if not STRIPE_KEY.fullmatch(self.stripe_key):
+                found.append(f"ORDERFLOW_STRIPE_KEY_FILE={self.stripe_key_file or ''} holds no key of Stripe: sk_... or rk_...")
+        return found
+
+    @property
+    def stripe_key(self) -> str:
+        """The key, empty when there is none to be read."""
+        try:
+            return self.stripe_key_file.read_text().strip() if self.stripe_key_file is not None else ""
+        except (OSError, ValueError):
+            return ""

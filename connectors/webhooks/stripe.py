@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orderflow.connectors.payments.stripe import amount_here
 from orderflow.connectors.webhooks.notice import Notice
 from orderflow.connectors.webhooks.port import SIGNATURE_INVALID, TIMESTAMP_OUT_OF_RANGE, is_timely
 from orderflow.connectors.webhooks.reading import as_sent, event, number, text
@@ -80,13 +81,14 @@ def _refunded(thing: Any) -> dict[str, Any]:
 def _said(
     thing: Any, operation: str, outcome: str, amount: object, reference: object, *, code: str = "", valid_until: int | None = None
 ) -> dict[str, Any]:
+    currency = text(thing["currency"]).upper()
     return {
         "payment_ref": _ours(thing, "payment"),
         "key": _ours(thing, "key"),
         "operation": operation,
         "outcome": outcome,
-        "amount_minor": number(amount),
-        "currency": text(thing["currency"]).upper(),
+        "amount_minor": amount_here(number(amount), currency),
+        "currency": currency,
         "provider_ref": text(reference or ""),
         "code": code,
         "valid_until": valid_until,

@@ -166,7 +166,7 @@ async def test_planted_differences_are_found(rig: Rig) -> None:
 async def test_a_silent_provider_is_said(rig: Rig) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
-        [*PROGRAM, "reconcile", "payments", "--provider", "http://127.0.0.1:9", "--bootstrap", rig.bootstrap]
+        [*PROGRAM, "reconcile", "payments", "--provider-url", "http://127.0.0.1:9", "--bootstrap", rig.bootstrap]
         + ["--registry", rig.system.servers.registry_url, "--prefix", rig.names.prefix],
         capture_output=True,
         text=True,

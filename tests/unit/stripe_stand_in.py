@@ -1,0 +1,156 @@
+"""A stand-in for Stripe's API that insists on its documented wire format: form-encoded bodies, a bearer key, a pinned version, keys that
+replay their first answer, PaymentIntents that go the documented way. By the payment method the card declines, or the answer is late or lost.
+"""
+
+import asyncio
+import hashlib
+from typing import Any
+
+from aiohttp import web
+
+VERSION = "2026-10-28.endive"
+CREATE = {
+    "amount",
+    "currency",
+    "payment_method",
+    "payment_method_types[0]",
+    "payment_method_options[card][request_multicapture]",
+    "capture_method",
+    "confirm",
+    "error_on_requires_action",
+    "expand[0]",
+    "metadata[orderflow_key]",
+    "metadata[orderflow_payment]",
+}
+DECLINES = {"pm_lost": ("card_declined", "lost_card"), "pm_3ds": ("authentication_required", None)}
+
+
+class StripeStandIn:
+    """`fail` answers the next calls with (status, body, is it done before?); None cuts the connection."""
+
+    def __init__(self, key: str, *, multicapture: bool = True) -> None:
+        self.key, self.multicapture = key, multicapture
+        self.intents: dict[str, dict[str, Any]] = {}
+        self.refunds: list[dict[str, Any]] = []
+        self.answers: dict[str, tuple[str, int, dict[str, Any]]] = {}
+        self.fail: list[tuple[int | None, dict[str, Any], bool]] = []
+        self.calls: list[str] = []
+        self.delay_s = 0.0
+        self.refund_status = "succeeded"
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_route("*", "/v1/{rest:.*}", self._serve)
+        return app
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.removeprefix("/v1/")
+        self.calls.append(f"{request.method} {path}")
+        if request.headers.get("Authorization") != f"Bearer {self.key}":
+            return _error(401, "invalid_request_error", "api_key_invalid")
+        assert request.headers["Stripe-Version"] == VERSION
+        await asyncio.sleep(self.delay_s)
+        if request.method == "GET":
+            return self._read(path, dict(request.query))
+        assert request.content_type == "application/x-www-form-urlencoded"
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        wrong = self.fail.pop(0) if self.fail else None
+        if wrong is not None and not wrong[2]:
+            return self._wrong(request, wrong)
+        key, fingerprint = request.headers["Idempotency-Key"], hashlib.sha256(repr((path, sorted(form.items()))).encode()).hexdigest()
+        assert len(key) <= 255
+        if key in self.answers:
+            first, status, body = self.answers[key]
+            if first != fingerprint:
+                return _error(400, "idempotency_error", "")
+        else:
+            status, body = self._write(path, form)
+            self.answers[key] = (fingerprint, status, body)
+        if wrong is not None:
+            return self._wrong(request, wrong)
+        return web.json_response(body, status=status)
+
+    @staticmethod
+    def _wrong(request: web.Request, wrong: tuple[int | None, dict[str, Any], bool]) -> web.StreamResponse:
+        if wrong[0] is None:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response(wrong[1], status=wrong[0] or 500)
+
+    def _read(self, path: str, query: dict[str, str]) -> web.StreamResponse:
+        if path == "refunds":
+            return web.json_response({"data": [each for each in self.refunds if each["payment_intent"] == query["payment_intent"]]})
+        intent = self.intents.get(path.removeprefix("payment_intents/"))
+        return web.json_response(intent) if intent else _error(404, "invalid_request_error", "resource_missing")
+
+    def _write(self, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        if path == "payment_intents":
+            return self._create(form)
+        if path == "refunds":
+            return self._refund(form)
+        _, name, verb = path.split("/")
+        intent = self.intents[name]
+        if intent["status"] != "requires_capture":
+            return 400, _body("invalid_request_error", "payment_intent_unexpected_state")
+        if verb == "cancel":
+            intent.update(status="canceled", amount_capturable=0)
+            return 200, dict(intent)
+        amount, is_final = int(form["amount_to_capture"]), form.get("final_capture") != "false"
+        assert is_final or self.multicapture, "only where multicapture is available"
+        if amount > intent["amount_capturable"]:
+            return 400, _body("invalid_request_error", "amount_too_large")
+        left = 0 if is_final else intent["amount_capturable"] - amount
+        received = intent["amount_received"] + amount
+        intent.update(amount_received=received, amount_capturable=left, status="requires_capture" if left else "succeeded")
+        return 200, dict(intent)
+
+    def _create(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        assert form.keys() == CREATE and form["currency"].islower() and form["capture_method"] == "manual" and form["confirm"] == "true"
+        name = f"pi_{len(self.intents) + 1}"
+        intent = {
+            "id": name,
+            "object": "payment_intent",
+            "amount": int(form["amount"]),
+            "amount_capturable": int(form["amount"]),
+            "amount_received": 0,
+            "currency": form["currency"],
+            "status": "requires_capture",
+            "metadata": {"orderflow_key": form["metadata[orderflow_key]"], "orderflow_payment": form["metadata[orderflow_payment]"]},
+            "latest_charge": {
+                "payment_method_details": {
+                    "card": {
+                        "capture_before": 1_800_000_000,
+                        "multicapture": {"status": "available" if self.multicapture else "unavailable"},
+                    }
+                }
+            },
+        }
+        declined = DECLINES.get(form["payment_method"])
+        if declined is not None:
+            intent.update(status="requires_payment_method", amount_capturable=0)
+        self.intents[name] = intent
+        return (200, dict(intent)) if declined is None else (402, _body("card_error", *declined, payment_intent=dict(intent)))
+
+    def _refund(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        intent = self.intents[form["payment_intent"]]
+        done = sum(each["amount"] for each in self.refunds if each["payment_intent"] == intent["id"])
+        if int(form["amount"]) > intent["amount_received"] - done:
+            return 400, _body("invalid_request_error", "charge_already_refunded")
+        refund = {
+            "id": f"re_{len(self.refunds) + 1}",
+            "amount": int(form["amount"]),
+            "currency": intent["currency"],
+            "payment_intent": intent["id"],
+            "status": self.refund_status,
+            "metadata": {"orderflow_key": form["metadata[orderflow_key]"]},
+        }
+        self.refunds.append(refund)
+        return 200, dict(refund)
+
+
+def _body(kind: str, code: str, decline_code: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"error": {"type": kind, "code": code, **({"decline_code": decline_code} if decline_code else {}), **more}}
+
+
+def _error(status: int, kind: str, code: str) -> web.StreamResponse:
+    return web.json_response(_body(kind, code), status=status)
