@@ -144,7 +144,7 @@ def connect(
     bootstrap: Bootstrap = None,
     registry: Registry = None,
     data: Annotated[Path | None, typer.Option("--data", help="Where it keeps schema ids. [env: ORDERFLOW_DATA]")] = None,
-    provider: Annotated[str | None, typer.Option("--provider", help="local or stripe. [env: ORDERFLOW_PROVIDER]")] = None,
+    provider: Annotated[str | None, typer.Option("--provider", help="local, stripe or paypal. [env: ORDERFLOW_PROVIDER]")] = None,
     provider_url: Annotated[str | None, typer.Option("--provider-url", help="Where it answers. [env: ORDERFLOW_PROVIDER_URL]")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of its health and metrics. [env: ORDERFLOW_CONNECTOR_PORT]")] = None,
     as_json: JsonLog = False,

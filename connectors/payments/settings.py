@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STRIPE_KEY = re.compile(r"[sr]k_(test|live)_[A-Za-z0-9]{16,}")
+PAYPAL_PART = re.compile(r"[A-Za-z0-9_-]{40,}")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -29,12 +30,14 @@ class PaymentSettings(BaseSettings):
     """The workers' consumer group; connectors share the work under this name with `-payments`."""
     data: Path = Path(".orderflow")
     """Where schema ids are kept; a connector keeps nothing else on disk."""
-    provider: Literal["local", "stripe"] = "local"
+    provider: Literal["local", "stripe", "paypal"] = "local"
     """Whose requests this connector serves: `local` is the provider of `orderflow up`."""
     provider_url: str = ""
-    """Where the provider answers; empty takes http://127.0.0.1:8090 for the local one, the real one for Stripe."""
+    """Where the provider answers; empty takes http://127.0.0.1:8090 for the local one, the real one of the others."""
     stripe_key_file: Path | None = None
     """The file with Stripe's secret or restricted key."""
+    paypal_client_file: Path | None = None
+    """The file with PayPal's client id on its first line and the secret on its second."""
     connector_host: str = "127.0.0.1"
     """Address of the connector's own endpoint: health and metrics."""
     connector_port: int = Field(6070, ge=1, le=65535)
@@ -56,17 +59,28 @@ class PaymentSettings(BaseSettings):
         url = urlsplit(self.provider_url)
         if self.provider_url and url.scheme not in ("http", "https"):
             found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url} is no http address")
-        if self.provider == "stripe":
-            if url.scheme == "http" and url.hostname not in LOOPBACK:
-                found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url}: a key is sent over https only")
-            if not STRIPE_KEY.fullmatch(self.stripe_key):
-                found.append(f"ORDERFLOW_STRIPE_KEY_FILE={self.stripe_key_file or ''} holds no key of Stripe: sk_... or rk_...")
+        if self.provider != "local" and url.scheme == "http" and url.hostname not in LOOPBACK:
+            found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url}: a key is sent over https only")
+        if self.provider == "paypal" and not all(PAYPAL_PART.fullmatch(part) for part in self.paypal_client):
+            found.append(f"ORDERFLOW_PAYPAL_CLIENT_FILE={self.paypal_client_file or ''} holds no client id and secret, a line each")
+        if self.provider == "stripe" and not STRIPE_KEY.fullmatch(self.stripe_key):
+            found.append(f"ORDERFLOW_STRIPE_KEY_FILE={self.stripe_key_file or ''} holds no key of Stripe: sk_... or rk_...")
         return found
 
     @property
     def stripe_key(self) -> str:
         """The key, empty when there is none to be read."""
-        try:
-            return self.stripe_key_file.read_text().strip() if self.stripe_key_file is not None else ""
-        except (OSError, ValueError):
-            return ""
+        return _text(self.stripe_key_file).strip()
+
+    @property
+    def paypal_client(self) -> tuple[str, str]:
+        """Client id and secret, empty when there are none to be read."""
+        lines = [line.strip() for line in _text(self.paypal_client_file).splitlines()]
+        return (lines[0], lines[1]) if len(lines) == 2 else ("", "")
+
+
+def _text(file: Path | None) -> str:
+    try:
+        return "" if file is None else file.read_text()
+    except (OSError, ValueError):
+        return ""

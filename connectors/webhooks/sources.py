@@ -7,14 +7,17 @@ secrets = ["whsec_new...", "whsec_old..."]  # every one is good; remove the old 
 
 import base64
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from orderflow.connectors.webhooks.notice import Fact, fact
+from orderflow.connectors.webhooks.paypal import HOSTS, PayPalWebhooks
 from orderflow.connectors.webhooks.port import Source
 from orderflow.connectors.webhooks.standard import SECRET_PREFIX, StandardWebhooks, secret_bytes
 from orderflow.connectors.webhooks.stripe import StripeWebhooks
@@ -24,6 +27,7 @@ log = structlog.get_logger(__name__)
 SECRETS_MAX = 4
 SECRET_BYTES = 32
 SECRET_CHARACTERS_MIN = 24
+WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{8,50}")
 LETTERS_MIN = 8
 """A secret of fewer different characters is a placeholder."""
 
@@ -103,7 +107,7 @@ def write_secret(file: Path, name: str) -> None:
 def load(file: Path) -> dict[str, NamedSource]:
     """The sources that the file names. Raises Refused."""
     sections = load_sections(file).items()
-    return {name: NamedSource(name, SCHEMES[section["scheme"]](tuple(section["secrets"]))) for name, section in sections}
+    return {name: NamedSource(name, SCHEMES[section["scheme"]].build(section)) for name, section in sections}
 
 
 def load_sections(file: Path) -> dict[str, dict[str, Any]]:
@@ -118,16 +122,52 @@ def load_sections(file: Path) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _stripe(secrets: tuple[str, ...]) -> Source:
-    return StripeWebhooks(tuple(secret.encode() for secret in secrets))
+def _stripe(section: Mapping[str, Any]) -> Source:
+    return StripeWebhooks(tuple(secret.encode() for secret in section["secrets"]))
 
 
-def _standard(secrets: tuple[str, ...]) -> Source:
-    return StandardWebhooks(tuple(map(secret_bytes, secrets)))
+def _standard(section: Mapping[str, Any]) -> Source:
+    return StandardWebhooks(tuple(map(secret_bytes, section["secrets"])))
 
 
-SCHEMES: Mapping[str, Callable[[tuple[str, ...]], Source]] = {"standard": _standard, "stripe": _stripe}
-"""How a source of each scheme is made of its secrets."""
+def _paypal(section: Mapping[str, Any]) -> Source:
+    return PayPalWebhooks(tuple(section["webhook_ids"]), section.get("environment", "live"))
+
+
+def _weak_text(secret: str) -> Iterator[str]:
+    """Why this cannot be a secret that somebody chose at random."""
+    if len(secret) < SECRET_CHARACTERS_MIN or len(set(secret.removeprefix(SECRET_PREFIX))) < LETTERS_MIN:
+        yield "is too short or a placeholder"
+
+
+def _weak_standard(secret: str) -> Iterator[str]:
+    yield from (found := list(_weak_text(secret)))
+    if not found:
+        try:
+            secret_bytes(secret)
+        except ValueError as error:
+            yield str(error)
+
+
+def _no_webhook_id(value: str) -> Iterator[str]:
+    if WEBHOOK_ID.fullmatch(value) is None:
+        yield "is no id of a PayPal webhook: letters and digits"
+
+
+class Scheme(Struct, frozen=True):
+    """How a section of this scheme is read: its list, what is wrong with a value of it, other keys and their values, the source."""
+
+    values: str
+    faults: Callable[[str], Iterator[str]]
+    build: Callable[[Mapping[str, Any]], Source]
+    others: Mapping[str, tuple[str, ...]] = {}
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "standard": Scheme("secrets", _weak_standard, _standard),
+    "stripe": Scheme("secrets", _weak_text, _stripe),
+    "paypal": Scheme("webhook_ids", _no_webhook_id, _paypal, {"environment": tuple(HOSTS)}),
+}
 
 
 def _faults(section: Any) -> Iterator[str]:
@@ -135,26 +175,19 @@ def _faults(section: Any) -> Iterator[str]:
     if not isinstance(section, dict):
         yield "is no section"
         return
-    unknown = sorted(section.keys() - {"scheme", "secrets"})
+    scheme = SCHEMES.get(str(section.get("scheme")))
+    if scheme is None:
+        yield f"scheme is one of {', '.join(SCHEMES)}"
+        return
+    unknown = sorted(section.keys() - {"scheme", scheme.values, *scheme.others})
     if unknown:
         yield f"has unknown keys: {', '.join(unknown)}"
-    if section.get("scheme") not in SCHEMES:
-        yield f"scheme is one of {', '.join(SCHEMES)}"
-    secrets = section.get("secrets")
-    if not isinstance(secrets, list) or not 1 <= len(secrets) <= SECRETS_MAX or not all(isinstance(each, str) for each in secrets):
-        yield f"secrets is a list of 1 to {SECRETS_MAX} strings"
+    for name, possible in scheme.others.items():
+        if section.get(name, possible[0]) not in possible:
+            yield f"{name} is one of {', '.join(possible)}"
+    values = section.get(scheme.values)
+    if not isinstance(values, list) or not 1 <= len(values) <= SECRETS_MAX or not all(isinstance(each, str) for each in values):
+        yield f"{scheme.values} is a list of 1 to {SECRETS_MAX} strings"
         return
-    for number, secret in enumerate(secrets, 1):
-        yield from (f"secret {number}: {fault}" for fault in _weaknesses(secret, section.get("scheme")))
-
-
-def _weaknesses(secret: str, scheme: object) -> Iterator[str]:
-    """Why this cannot be a secret that somebody chose at random."""
-    body = secret.removeprefix(SECRET_PREFIX)
-    if len(secret) < SECRET_CHARACTERS_MIN or len(set(body)) < LETTERS_MIN:
-        yield "is too short or a placeholder"
-    elif scheme == "standard":
-        try:
-            secret_bytes(secret)
-        except ValueError as error:
-            yield str(error)
+    for number, value in enumerate(values, 1):
+        yield from (f"{scheme.values} {number}: {fault}" for fault in scheme.faults(value))

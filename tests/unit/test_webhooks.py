@@ -131,11 +131,14 @@ WEAK = [
     ("stripe = 3", "[stripe] is no section"),
     ('[stripe]\nscheme = "other"\nsecrets = []', "scheme is one of"),
     ('[stripe]\nscheme = "stripe"\nsecrets = []', "1 to 4"),
-    ('[stripe]\nscheme = "stripe"\nsecrets = ["whsec_changeme"]', "secret 1: is too short or a placeholder"),
+    ('[stripe]\nscheme = "stripe"\nsecrets = ["whsec_changeme"]', "secrets 1: is too short or a placeholder"),
     ('[stripe]\nscheme = "stripe"\nsecrets = ["whsec_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]', "placeholder"),
     ('[local]\nscheme = "standard"\nsecrets = ["whsec_!!!!abcdefghijklmnopqrstuvwxyz"]', "base64"),
     ('[local]\nscheme = "standard"\nsecrets = ["abcdefghijklmnopqrstuvwxyz0123456789"]', "starts with whsec_"),
     ('[local]\nscheme = "standard"\nsecrets = ["whsec_YWJjZGVmZ2hpamtsbW5vcA=="]', "24 to 64 bytes"),
+    ('[paypal]\nscheme = "paypal"\nsecrets = []', "unknown keys: secrets"),
+    ('[paypal]\nscheme = "paypal"\nwebhook_ids = ["?"]', "webhook_ids 1: is no id"),
+    ('[paypal]\nscheme = "paypal"\nwebhook_ids = ["8PT597110X687430L"]\nenvironment = "test"', "environment is one of live, sandbox"),
     ('[local]\nscheme = "standard"\nsecret = "x"\nsecrets = []', "unknown keys: secret"),
 ]
 
