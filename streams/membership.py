@@ -128,7 +128,7 @@ class Membership(ABC):
         self._consumer = self.world.consumer(config)
         self._subscribe()
         if self._orphans is not None:
-            self._orphans.start()
+            self._orphans.start(self.world.thread)
 
     def _subscribe(self) -> None:
         self.consumer.subscribe(list(self.logs), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
@@ -170,7 +170,7 @@ class Membership(ABC):
             self._restorer.want(wanted)
         log.info("partitions.assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in assigned], generation=self.generation)
         if self._orphans is not None:
-            self._orphans.rebalanced()
+            self._orphans.moved.set()
         self.on_assigned({(tp.topic, tp.partition) for tp in assigned})
 
     def _wanted(self, source: Log, number: int) -> Wanted:

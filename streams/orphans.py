@@ -22,7 +22,7 @@ REQUEST_TIMEOUT_S = 10.0
 
 
 class OrphanWatch:
-    """A thread that looks at the group while it may have partitions without an owner.
+    """Looks at the group while it may have partitions without an owner, on a thread of its own.
 
     Args:
         group: the consumer group.
@@ -35,34 +35,40 @@ class OrphanWatch:
         self.group, self.instance, self.partitions = group, instance, frozenset(partitions)
         self.found = threading.Event()
         """Set when this member has to join the group anew; whoever does it clears it."""
-        self._admin = admin
-        self._moved = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="orphans", daemon=True)
+        self.moved = threading.Event()
+        """Set when the group has moved something: look again, and count from now."""
+        self.admin = admin
+        self._looks = 0
 
-    def start(self) -> None:
-        self._moved.set()
-        self._thread.start()
+    def start(self, thread: Callable[[str, Callable[[], None]], Any]) -> None:
+        self.moved.set()
+        thread("orphans", self.run)
 
-    def rebalanced(self) -> None:
-        """The group has moved something: look again, and count from now."""
-        self._moved.set()
-
-    def _run(self) -> None:
-        admin = self._admin()
+    def run(self) -> None:
+        admin = self.admin()
         while True:
-            self._moved.wait()
-            self._moved.clear()
-            looks = 0
-            while not self._moved.wait(LOOK_S):
-                orphans, rank = self.look(admin)
-                if orphans is not None and not orphans:
-                    break
-                looks = looks + 1 if orphans else 0
-                if orphans and looks >= LOOKS * (rank + 1):
-                    names = [f"{topic}[{number}]" for topic, number in sorted(orphans)]
-                    log.warning("partitions.orphaned", partitions=names, then="this worker joins the group anew")
-                    self.found.set()
-                    break
+            self.moved.wait()
+            self.begin()
+            while not self.moved.wait(LOOK_S) and not self.step(admin):
+                pass
+
+    def begin(self) -> None:
+        """Count the looks anew."""
+        self.moved.clear()
+        self._looks = 0
+
+    def step(self, admin: Any) -> bool:
+        """One look. Is there nothing more to look for, until the group moves something?"""
+        orphans, rank = self.look(admin)
+        if orphans is not None and not orphans:
+            return True
+        self._looks = self._looks + 1 if orphans else 0
+        if not orphans or self._looks < LOOKS * (rank + 1):
+            return False
+        names = [f"{topic}[{number}]" for topic, number in sorted(orphans)]
+        log.warning("partitions.orphaned", partitions=names, then="this worker joins the group anew")
+        self.found.set()
+        return True
 
     def look(self, admin: Any) -> tuple[frozenset[tuple[str, int]] | None, int]:
         """Partitions without an owner, None while that cannot be said, and how many members come before this one."""

@@ -198,6 +198,19 @@ class Consumer:
         self.member.alive = lambda: process.heartbeats and process.starts == incarnation and not self._closed
         self._group.join(self.member)
 
+    def unsubscribe(self) -> None:
+        """Let everything go; who subscribes again joins the group anew."""
+        member, group = self.member, self._group
+        if member is None or group is None:
+            return
+        if group.members.get(member.member_id) is member:
+            if member.owned:
+                self._callbacks["on_revoke"](self, _partitions(sorted(member.owned)))
+            del group.members[member.member_id]
+            group.rebalance()
+        member.owned.clear()
+        self.member = None
+
     def heartbeat(self) -> None:
         """What the client's own thread does: learn that the group has gone on without this member."""
         member = self.member
@@ -372,6 +385,7 @@ class Offset(Struct, frozen=True):
 
 class Described(Struct, frozen=True):
     members: list[Any]
+    state: Any
 
 
 class AdminClient:
@@ -392,4 +406,4 @@ class AdminClient:
 
     def describe_consumer_groups(self, names: Iterable[str], **options: Any) -> dict[str, _Answer]:
         self._process.point("describe_groups")
-        return {name: _Answer(Described(self._groups[name].describe())) for name in names}
+        return {name: _Answer(Described(*self._groups[name].describe())) for name in names}

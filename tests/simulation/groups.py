@@ -6,9 +6,10 @@ timeout is removed, its partitions go to others, and it learns so when it next s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import ConsumerGroupState, KafkaError, TopicPartition
 
 from simulation.log import failure
 
@@ -29,6 +30,10 @@ class Member:
         self.seen_us = 0
         self.alive: Callable[[], bool] = lambda: True
         """Does its heartbeat thread run?"""
+
+    @property
+    def assignment(self) -> Any:
+        return SimpleNamespace(topic_partitions=[TopicPartition(*key) for key in sorted(self.given)])
 
 
 class Group:
@@ -145,5 +150,6 @@ class Group:
         if self.members.get(member.member_id) is member:
             self.rebalance()
 
-    def describe(self) -> list[Any]:
-        return list(self.members.values())
+    def describe(self) -> tuple[list[Any], ConsumerGroupState]:
+        """The members, and whether the group moves anything."""
+        return list(self.members.values()), ConsumerGroupState.PREPARING_REBALANCING if self._pending else ConsumerGroupState.STABLE

@@ -16,6 +16,7 @@ import orderflow.streams.membership as membership_module
 from orderflow.schemas.catalog import Catalog
 from orderflow.streams.domain.channel import BOX, ChannelRow
 from orderflow.streams.domain.contract import Settings
+from orderflow.streams.orphans import LOOK_S
 from orderflow.streams.partitions import EngineSettings, Log, Work
 from orderflow.streams.processor import Processor
 from orderflow.streams.records import Records
@@ -33,6 +34,7 @@ GROUP = "orderflow"
 SESSION_MS = 10_000
 RESTART_US = 700_000
 IDLE_US = 5_000_000
+LOOK_US = int(LOOK_S * 1e6)
 
 
 @cache
@@ -123,6 +125,8 @@ class Worker:
         self.fates: list[tuple[str, str]] = []
         self.starts = self.kills = 0
         self._restorer: Any = None
+        self._watch: Any = None
+        self._look_at: int | None = None
         self._consumers: list[Any] = []
         self._processors: dict[str, Processor] = {}
         self._done: list[Work] = []
@@ -170,15 +174,30 @@ class Worker:
         self._done = works
         if self._restorer is not None and self._restorer.serve(block=False):
             return 500
+        self._look()
         if records or self._idle is None:
             return 200 + 30 * records + self.sim.random.randrange(800)
         return self._until_next(engine)
+
+    def _look(self) -> None:
+        """What the thread of the orphan watch does."""
+        watch, now = self._watch, self.sim.now_us
+        if watch is None:
+            return
+        if watch.moved.is_set():
+            watch.begin()
+            self._look_at = now + LOOK_US
+        elif self._look_at is not None and now >= self._look_at:
+            is_done = watch.step(watch.admin())
+            self._look_at = None if is_done else now + LOOK_US
 
     def _until_next(self, engine: Any) -> int:
         """Sleep until a deadline; data and rebalances wake earlier."""
         if engine.transaction.open or engine.restoring:
             return 2_000
         now, wait = self.now_us(), IDLE_US
+        if self._look_at is not None:
+            wait = max(1_000, min(wait, self._look_at - self.sim.now_us))
         for partition in engine.partitions.values():
             if partition.caught_up and partition.next_due is not None:
                 wait = min(wait, max(partition.next_due - now, 20_000))
@@ -187,7 +206,7 @@ class Worker:
     def _start(self) -> None:
         system, name = self.system, self.name
         self.alive, self.starts = True, self.starts + 1
-        self._done, self._restorer = [], None
+        self._done, self._restorer, self._watch, self._look_at = [], None, None, None
         self.sim.say(name, "starts")
         settings = EngineSettings(
             bootstrap="simulated",
@@ -196,6 +215,7 @@ class Worker:
             static=self.static,
             session_timeout_ms=SESSION_MS,
             transaction_timeout_ms=SESSION_MS,
+            partitions=system.partitions,
         )
         store = system.parts.store(self.disk, self.instance, self.point)
         self._processors = {
@@ -225,8 +245,11 @@ class Worker:
         )
 
     def _thread(self, name: str, function: Callable[[], None]) -> "Worker":
-        """The restore thread: the scheduler serves it as a step of its own."""
-        self._restorer = function.__self__  # type: ignore[attr-defined]
+        """The restore thread and the orphan watch's: the scheduler serves them as steps of their own."""
+        if name == "orphans":
+            self._watch = function.__self__  # type: ignore[attr-defined]
+        else:
+            self._restorer = function.__self__  # type: ignore[attr-defined]
         return self
 
     def join(self, timeout: float = 0) -> None: ...
