@@ -112,6 +112,11 @@ class Connector:
         self._wanted = {self.orders.ce_type(kind.__name__) for kind in (PaymentRequested, *ANSWERED)}
         self._calls = asyncio.Semaphore(settings.provider_calls_max)
 
+    @property
+    def group(self) -> str:
+        """The consumer group: connectors of one provider share its requests, those of another one read every partition too."""
+        return f"{self.settings.group}-payments-{self.name}"
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve requests until `stop`. Raises KafkaException when the log fails for good: start the process again."""
         self._loop = asyncio.get_running_loop()
@@ -134,7 +139,7 @@ class Connector:
             {
                 "bootstrap.servers": self.settings.bootstrap,
                 "log_level": QUIET,
-                "group.id": f"{self.settings.group}-payments",
+                "group.id": self.group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",

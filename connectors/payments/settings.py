@@ -27,7 +27,7 @@ class PaymentSettings(BaseSettings):
     partitions: int = Field(4, ge=1, le=1024)
     """Partitions per key space, fixed for life."""
     group: str = Field("orderflow", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """The workers' consumer group; connectors share the work under this name with `-payments`."""
+    """The workers' consumer group; connectors of a provider share theirs under this name with `-payments-<provider>`."""
     data: Path = Path(".orderflow")
     """Where schema ids are kept; a connector keeps nothing else on disk."""
     provider: Literal["local", "stripe", "paypal"] = "local"

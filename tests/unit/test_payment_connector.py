@@ -38,6 +38,12 @@ def test_a_partition_is_done_up_to_its_oldest_open_request() -> None:
     assert share.done == 20
 
 
+def test_connectors_of_two_providers_do_not_share_partitions() -> None:
+    """In one group each would have half of the partitions, and pass over the other's requests there for ever."""
+    groups = [Connector(PaymentSettings(), RECORDS, Hangs(), name).group for name in ("local", "stripe", "local")]
+    assert groups == ["orderflow-payments-local", "orderflow-payments-stripe", "orderflow-payments-local"]
+
+
 class Hangs:
     """A provider that takes every call and answers none."""
 
