@@ -94,8 +94,8 @@ def build_app(edge: Edge) -> web.Application:
     return app
 
 
-async def connect(settings: EdgeSettings, records: Records, senders: Senders) -> Edge:
-    """An edge on Kafka.
+async def connect(settings: EdgeSettings, records: Records, senders: Senders | None = None) -> Edge:
+    """An edge on Kafka; `senders` are whose webhooks are taken.
 
     Raises:
         StartRefused: the broker does not answer, or topics are missing.
@@ -105,7 +105,7 @@ async def connect(settings: EdgeSettings, records: Records, senders: Senders) ->
     gateway = KafkaGateway(settings, records, counts[records.replies_topic])
     owners = Owners({space: counts[name] for space, name in zip(SPACES, names, strict=True)})
     reads = Reads(owners, settings)
-    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), senders)
+    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), senders or Nobody())
     feed = Feed(consumer_config(settings), _sources(records, gateway, owners), settings.start_timeout_s, gateway.fail)
     return Edge(parts, (reads, gateway, feed))
 
@@ -129,7 +129,7 @@ async def serve(
     if reasons:
         raise StartRefused(reasons)
     stop = stop or _stop_on_signal()
-    edge = await connect(settings, await asyncio.to_thread(load_records, settings), senders or Nobody())
+    edge = await connect(settings, await asyncio.to_thread(load_records, settings), senders)
     runner = web.AppRunner(
         build_app(edge),
         access_log=None,
