@@ -14,7 +14,7 @@ from urllib.parse import quote
 import structlog
 from aiohttp import ClientError, ClientSession, ClientTimeout, encode_basic_auth
 
-from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered, declined
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,6 @@ DECLINES = (400, 404, 422)
 """Answers that a repeat would get again: the operation is not possible."""
 UNTIL_END_S = 60.0
 """A token is renewed this long before its end."""
-
-
-class Inexpressible(ValueError):
-    """PayPal has no amount like this."""
 
 
 def amount_there(amount_minor: int, currency: str) -> str:
@@ -77,12 +73,12 @@ class PayPalProvider:
             amount = {"currency_code": operation.currency, "value": amount_there(operation.amount_minor, operation.currency)}
         except Inexpressible as error:
             log.error("paypal.inexpressible", key=operation.key, why=str(error))
-            return _declined(operation, "amount_not_expressible")
+            return declined(operation, "amount_not_expressible")
         try:
             return await getattr(self, f"_{operation.operation}")(operation, amount)  # type: ignore[no-any-return]
-        except Declined as declined:
-            log.info("paypal.declined", key=operation.key, code=declined.code)
-            return _declined(operation, declined.code)
+        except Declined as answer:
+            log.info("paypal.declined", key=operation.key, code=answer.code)
+            return declined(operation, answer.code)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise Unanswered(f"PayPal's answer cannot be read: {error}") from None
 
@@ -93,14 +89,14 @@ class PayPalProvider:
         order = await self._get(path)
         (unit,) = order["purchase_units"]
         if (_minor(unit), unit["amount"]["currency_code"]) != (operation.amount_minor, operation.currency):
-            return _declined(operation, "amount_differs")
+            return declined(operation, "amount_differs")
         if not list(_payments(order, "authorizations")):
             order = await self._post(f"{path}/authorize", operation.key, {})
         (made,) = _payments(order, "authorizations")
         if made["status"] != "CREATED":
             raise Declined(made["status"].lower()) if made["status"] in NOT_DONE else Unanswered(f"the authorization is {made['status']}")
         until = made.get("expiration_time")
-        return _outcome(made["id"], made, None if until is None else _micros(until))
+        return _outcome(made["id"], made, None if until is None else micros(until))
 
     async def _capture(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
         body = {"amount": amount, "invoice_id": operation.key, "final_capture": False}
@@ -112,8 +108,8 @@ class PayPalProvider:
     async def _void(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
         try:
             await self._post(f"/v2/payments/authorizations/{quote(operation.provider_ref)}/void", operation.key, {})
-        except Declined as declined:
-            if declined.code != "PREVIOUSLY_VOIDED":
+        except Declined as answer:
+            if answer.code != "PREVIOUSLY_VOIDED":
                 raise
         return Outcome(True, operation.provider_ref, operation.amount_minor, operation.currency)
 
@@ -126,7 +122,7 @@ class PayPalProvider:
         if made is None:
             capture = next((each for each in _payments(order, "captures") if _left(order, each) >= operation.amount_minor), None)
             if capture is None:
-                return _declined(operation, "refund_spans_captures")
+                return declined(operation, "refund_spans_captures")
             body = {"amount": amount, "invoice_id": operation.key}
             made = await self._post(f"/v2/payments/captures/{quote(capture['id'])}/refund", operation.key, body)
         if made["status"] not in DONE:
@@ -211,7 +207,8 @@ def _minor(thing: Any) -> int:
     return amount_here(thing["amount"]["value"], thing["amount"]["currency_code"])
 
 
-def _micros(time_there: str) -> int:
+def micros(time_there: str) -> int:
+    """A time as PayPal writes it. Raises ValueError."""
     return int(datetime.fromisoformat(time_there).timestamp() * 1_000_000)
 
 
@@ -221,13 +218,9 @@ def _final(operation: Operation, made: Any) -> Outcome:
         return _outcome(operation.provider_ref, made)
     if made["status"] in NOT_DONE:
         reason = (made.get("status_details") or {}).get("reason") or made["status"]
-        return _declined(operation, reason.lower())
+        return declined(operation, reason.lower())
     raise Unanswered(f"it is {made['status']}")
 
 
 def _outcome(provider_ref: str, made: Any, valid_until: int | None = None) -> Outcome:
     return Outcome(True, provider_ref, _minor(made), made["amount"]["currency_code"], valid_until)
-
-
-def _declined(operation: Operation, code: str) -> Outcome:
-    return Outcome(False, operation.provider_ref, operation.amount_minor, operation.currency, None, code)

@@ -34,6 +34,15 @@ class Unanswered(Exception):
     """Nobody knows whether the operation happened: no connection, no answer in time, or an answer that says nothing of it."""
 
 
+class Inexpressible(ValueError):
+    """The provider has no amount like this."""
+
+
+def declined(operation: Operation, code: str, provider_ref: str = "") -> Outcome:
+    """The provider will not do the operation."""
+    return Outcome(False, provider_ref or operation.provider_ref, operation.amount_minor, operation.currency, None, code)
+
+
 class Provider(Protocol):
     """The port. Laws, which tests/unit/test_payment_port.py runs against every adapter: the same key is one effect and one answer; no
     more is captured than was authorized, no more refunded than was captured; a call ends within its deadline, one way or the other.

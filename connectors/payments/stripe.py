@@ -11,7 +11,7 @@ from urllib.parse import quote
 import structlog
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered, declined
 
 log = structlog.get_logger(__name__)
 
@@ -33,10 +33,6 @@ ZERO_DECIMAL_THERE = {"MGA": 100}
 """The other way round."""
 ROUNDED_TO_TEN = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 """Currencies with three minor digits, of which Stripe takes the last one as 0 only."""
-
-
-class Inexpressible(ValueError):
-    """Stripe has no amount like this."""
 
 
 def amount_there(amount_minor: int, currency: str) -> int:
@@ -74,12 +70,12 @@ class StripeProvider:
             amount = amount_there(operation.amount_minor, operation.currency)
         except Inexpressible as error:
             log.error("stripe.inexpressible", key=operation.key, why=str(error))
-            return _declined(operation, operation.provider_ref, "amount_not_expressible")
+            return declined(operation, "amount_not_expressible")
         try:
             return await getattr(self, f"_{operation.operation}")(operation, amount)  # type: ignore[no-any-return]
-        except Declined as declined:
-            log.info("stripe.declined", key=operation.key, code=declined.code)
-            return _declined(operation, declined.provider_ref or operation.provider_ref, declined.code)
+        except Declined as answer:
+            log.info("stripe.declined", key=operation.key, code=answer.code)
+            return declined(operation, answer.code, answer.provider_ref)
         except (KeyError, TypeError, AttributeError) as error:
             raise Unanswered(f"Stripe's answer cannot be read: {error}") from None
 
@@ -165,10 +161,6 @@ class Declined(Exception):
     def __init__(self, code: str, provider_ref: str) -> None:
         super().__init__(code)
         self.code, self.provider_ref = code, provider_ref
-
-
-def _declined(operation: Operation, provider_ref: str, code: str) -> Outcome:
-    return Outcome(False, provider_ref, operation.amount_minor, operation.currency, None, code)
 
 
 def _metadata(operation: Operation) -> dict[str, str]:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from orderflow.connectors.payments.paypal import DONE, NOT_DONE, amount_here
+from orderflow.connectors.payments.paypal import DONE, NOT_DONE, amount_here, micros
 from orderflow.connectors.webhooks.notice import Notice
 from orderflow.connectors.webhooks.port import SIGNATURE_INVALID, TIMESTAMP_OUT_OF_RANGE, TOLERANCE_S
 from orderflow.connectors.webhooks.reading import as_sent, event, text
@@ -120,7 +120,7 @@ class PayPalWebhooks:
     def read(self, raw: bytes) -> Notice:
         with event(raw) as body:
             kind, thing = text(body["event_type"]), body["resource"]
-            at = _micros(text(body["create_time"]))
+            at = micros(text(body["create_time"]))
             told = READERS.get(kind, _nothing)(thing)
             return Notice(text(body["id"]), kind, **told, occurred_at=at)
 
@@ -138,10 +138,6 @@ def _is_timely(stamp: str, now_s: float) -> bool:
         return abs(datetime.fromisoformat(stamp).timestamp() - now_s) <= TOLERANCE_S
     except (ValueError, OverflowError):
         return False
-
-
-def _micros(stamp: str) -> int:
-    return int(datetime.fromisoformat(stamp).timestamp() * 1_000_000)
 
 
 def _nothing(thing: Any) -> dict[str, Any]:

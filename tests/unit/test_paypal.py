@@ -9,8 +9,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 from paypal_stand_in import ORDER, PayPalStandIn
 
-from orderflow.connectors.payments.paypal import Inexpressible, PayPalProvider, amount_here, amount_there
-from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
+from orderflow.connectors.payments.paypal import PayPalProvider, amount_here, amount_there
+from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered
 from orderflow.connectors.payments.providers import build_provider
 from orderflow.connectors.payments.settings import PaymentSettings
 

@@ -11,10 +11,10 @@ from stripe_stand_in import VERSION, StripeStandIn
 
 from orderflow.connectors.payments import stripe
 from orderflow.connectors.payments.local import LocalProvider
-from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered
 from orderflow.connectors.payments.providers import build_provider
 from orderflow.connectors.payments.settings import PaymentSettings
-from orderflow.connectors.payments.stripe import Inexpressible, StripeProvider, amount_here, amount_there
+from orderflow.connectors.payments.stripe import StripeProvider, amount_here, amount_there
 
 KEY = "sk_" + "test_" + "A1b2C3d4E5f6G7h8"
 CODES = [

@@ -13,6 +13,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from test_edge_outcomes import RECORDS, Script
 from webhook_forger import CORPUS, EVENTS, NAMES, Forger, local_event, stripe_event
 
+from orderflow.cli.serve import _sources
+from orderflow.cli.terminal import Failure
 from orderflow.connectors.webhooks.notice import Notice, fact
 from orderflow.connectors.webhooks.reading import Unreadable
 from orderflow.connectors.webhooks.sources import Refused as SecretsRefused
@@ -149,6 +151,13 @@ def test_a_weak_file_of_secrets_is_refused_without_telling_them(file: Path, text
     with pytest.raises(SecretsRefused) as refused:
         Sources(file)
     assert fault in str(refused.value) and "abcdefghijkl" not in str(refused.value)
+
+
+def test_an_edge_does_not_start_with_a_file_it_cannot_use(file: Path) -> None:
+    file.write_text("[stripe]\n")
+    with pytest.raises(Failure) as refused:
+        _sources(file)
+    assert refused.value.code == 78 and "ORDERFLOW_WEBHOOKS" in str(refused.value)
 
 
 def test_the_secret_of_the_box_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
