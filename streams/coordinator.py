@@ -2,7 +2,7 @@
 
 When it loses that connection with an end of transaction under way, it connects again, sends a second one and reports success. The first one
 may still arrive, and in the protocol before KIP-890 nothing in it says which transaction it meant: the broker commits whatever is open
-then, the first half of the next transaction (seen on Kafka 4.3.1 with librdkafka 2.16, tests/chaos/test_transactions.py). Only a new epoch
+then, the first half of the next transaction (seen on Kafka 4.3.1 and 4.2.2 with librdkafka 2.16, tests/chaos/test_transactions.py). Only a new epoch
 of the producer makes it harmless, and a restart takes one.
 """
 

@@ -58,6 +58,9 @@ class CommandTurn:
         self.settled: list[tuple[Settle, EventMeta]] = []
         self.changed: set[str] = set()
         self.prunes = prunes
+        self.state: Any = None
+        """What the last decision left, which is what the rows of `read` hold now."""
+        self.read: tuple[Get | Range, ...] = ()
         self.correlation_id = meta.correlation_id or meta.command_id
         head: HeadRow | None = self.rows.get("head", self.prefix + key)
         self.sequence = head.sequence if head else 0
@@ -88,7 +91,14 @@ class CommandTurn:
     # -- rows ---------------------------------------------------------------------------------------------------------------------
     def load(self, command: Any) -> Any:
         """The space's State with the rows that the command's decision reads."""
-        return self.load_rows(self.rules.reads(self.key, command))
+        self.read = self.rules.reads(self.key, command)
+        return self.load_rows(self.read)
+
+    def rows_now(self, refs: tuple[Get | Range, ...]) -> Any:
+        """The State as the turn leaves these rows, which are read again only where the last decision did not have them."""
+        if self.state is not None and all(ref in self.read for ref in refs):
+            return self.state
+        return self.load_rows(refs)
 
     def load_rows(self, refs: Iterable[Get | Range]) -> Any:
         processor, prefix = self.processor, self.prefix
@@ -151,8 +161,10 @@ class CommandTurn:
                 raise Parked("INVARIANT", f"{type(command).__name__} would break: {'; '.join(broken)}")
             self._save(before, state)
             pending.extend(reversed(asked))
-        waits = self.name in self.space.may_wait and self.rules.waits(self.load(self.command), self.command, self.meta.command_id)
-        return refusal, waits
+        self.state = state
+        if self.name not in self.space.may_wait:
+            return refusal, False
+        return refusal, self.rules.waits(self.rows_now(self.rules.reads(self.key, self.command)), self.command, self.meta.command_id)
 
     def _fold(self, state: Any, event: Any, caused_by: str) -> tuple[Any, EventMeta]:
         self.sequence += 1
@@ -201,7 +213,7 @@ class CommandTurn:
 
     def _snapshots(self) -> None:
         """The present value of what this turn changed, for the compacted status topics."""
-        state = self.load_rows(self.rules.view(self.key))
+        state = self.rows_now(self.rules.view(self.key))
         for snapshot in self.rules.snapshots(self.rules.INITIAL, state, self.sequence, self.at):
             if snapshot.key != self.key and snapshot.key not in self.changed:
                 continue
@@ -311,7 +323,7 @@ class CommandTurn:
         """The key's main snapshot as it stands now, framed."""
         if self.shown is not None:
             return self.shown
-        state = self.load_rows(self.rules.view(self.key))
+        state = self.rows_now(self.rules.view(self.key))
         topic, encode = self.records.status[self.space.main]
         for snapshot in self.rules.snapshots(self.rules.INITIAL, state, self.sequence, self.at):
             if snapshot.aggregate == self.space.main:

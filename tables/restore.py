@@ -28,7 +28,7 @@ BATCH_ROWS = 20_000
 STALLED_S = 120.0
 ADVICE_STALLED = (
     "If the brokers are well, a transaction that never ends holds the rest back: find it with Kafka's `kafka-transactions.sh find-hanging`, and see "
-    '"Kafka 4.3.1 can forget the end of a committed transaction" in docs/proof.md before you abort it.'
+    '"Kafka 4.3 and 4.4 can forget the end of a committed transaction" in docs/proof.md before you abort it.'
 )
 
 
@@ -169,7 +169,7 @@ class Restorer:
         if not any(job.todo for job in jobs):
             return
         by_topic = {(topic, job.wanted.partition): job for job in jobs for topic in job.ends}
-        consumer.assign([TopicPartition(topic, job.wanted.partition, job.start(topic)) for job in jobs for topic in job.todo])
+        consumer.assign([TopicPartition(topic, job.wanted.partition, job.start(topic)) for job in jobs for topic in sorted(job.todo)])
         last_progress = self._world.monotonic()
         while any(job.todo for job in jobs if job.ticket not in self._canceled):
             messages = consumer.consume(10_000, 0.05)

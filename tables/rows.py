@@ -5,7 +5,8 @@ into the open transaction or dropped; the transaction's are *written* after the 
 whole dictionaries, so that a row costs Python nothing on its way.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +18,8 @@ CACHE_ROWS_MAX = 100_000
 """Rows of a partition kept decoded: half of them new, half of them from before the last turn of the cache."""
 INDEX_PREFIX = 2
 ROW_PREFIX = 16
+FEW = 32
+"""Keys are few when a list so many times as long is cheaper to insert them into than to sort again."""
 
 UNREAD: Any = object()
 """Neither a row nor None, which is a row known to be absent."""
@@ -56,6 +59,43 @@ class Table(Struct, frozen=True):
         return entries
 
 
+class KeyOrder:
+    """The keys of a transaction's changes in order. They come in bulk and few of them are asked for, so they are put in order then."""
+
+    __slots__ = ("add", "_fresh", "_known", "_ordered")
+
+    def __init__(self) -> None:
+        self._fresh: set[bytes] = set()
+        self._known: set[bytes] = set()
+        self._ordered: list[bytes] = []
+        self.add = self._fresh.update
+
+    def starting(self, prefix: bytes) -> Iterator[bytes]:
+        """The keys that begin with `prefix`."""
+        if self._fresh:
+            self._settle()
+        keys = self._ordered
+        for at in range(bisect_left(keys, prefix), len(keys)):
+            if not keys[at].startswith(prefix):
+                return
+            yield keys[at]
+
+    def _settle(self) -> None:
+        keys, new = self._ordered, self._fresh - self._known
+        if len(new) * FEW > len(keys):
+            keys.extend(new)
+            keys.sort()
+        else:
+            for key in new:
+                insort(keys, key)
+        self._known |= new
+        self._fresh.clear()
+
+    def clear(self) -> None:
+        for keys in (self._fresh, self._known, self._ordered):
+            keys.clear()
+
+
 class Rows:
     """Rows of one partition of one key space. Keys are text; values are the table's frozen values. Not thread-safe: one turn at a time."""
 
@@ -69,6 +109,7 @@ class Rows:
         self._staged_index: dict[bytes, bytes | None] = {}
         self._open: dict[bytes, bytes | None] = {}
         self._open_index: dict[bytes, bytes | None] = {}
+        self._open_order, self._open_index_order = KeyOrder(), KeyOrder()
         self._unsent: dict[bytes, bytes | None] = {}
         self.cached_rows_max = CACHE_ROWS_MAX
         self._rows: dict[bytes, Any] = {}
@@ -113,8 +154,12 @@ class Rows:
         """At most `limit` (key, row) in key order, or in the order of an index."""
         table = self.tables[name]
         start = (table.index_prefix(index) if index else table.prefix) + prefix.encode()
-        layers = (self._open_index, self._staged_index) if index else (self._open, self._staged_values)
-        mine = {raw: value for layer in layers for raw, value in layer.items() if raw.startswith(start)}
+        if index:
+            changes, order, staged = self._open_index, self._open_index_order, self._staged_index
+        else:
+            changes, order, staged = self._open, self._open_order, self._staged_values
+        mine = {raw: changes[raw] for raw in order.starting(start)}
+        mine.update((raw, value) for raw, value in staged.items() if raw.startswith(start))
         found: dict[bytes, bytes] = {}
         for raw, value in self.family.scan(start):
             if len(found) >= limit + len(mine):
@@ -151,11 +196,13 @@ class Rows:
         if self._staged:
             self._rows.update(self._staged)
             self._open.update(self._staged_values)
+            self._open_order.add(self._staged_values)
             self._unsent.update(self._staged_values)
             self._staged.clear()
             self._staged_values.clear()
             if self._staged_index:
                 self._open_index.update(self._staged_index)
+                self._open_index_order.add(self._staged_index)
                 self._staged_index.clear()
 
     def drop(self) -> None:
@@ -188,16 +235,18 @@ class Rows:
 
     def written(self) -> None:
         """The batch is on disk: the transaction's rows are the cache's now."""
-        self._open.clear()
-        self._open_index.clear()
+        self._close()
         if len(self._rows) > self.cached_rows_max // 2:
             self._older, self._rows = self._rows, {}
 
     def discard(self) -> None:
         """The transaction was aborted: forget everything that is not on disk."""
         self.drop()
-        self._open.clear()
-        self._open_index.clear()
+        self._close()
         self._unsent.clear()
         self._rows.clear()
         self._older.clear()
+
+    def _close(self) -> None:
+        for changes in (self._open, self._open_index, self._open_order, self._open_index_order):
+            changes.clear()

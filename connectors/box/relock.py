@@ -15,7 +15,7 @@ from pathlib import Path
 from orderflow.connectors.box.artifacts import LOCK, Artifact, parse_coordinates, repository_url
 
 ROOTS = {
-    "kafka": ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"),
+    "kafka": ("org.apache.kafka:kafka_2.13:4.2.2", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"),
     "registry": ("io.apicurio:apicurio-registry-app:3.3.3:all:tar.gz",),
 }
 HEADER = """\

@@ -42,7 +42,7 @@ class Bank:
         for number, log in enumerate(self._logs):
             found, self._position[number] = log.read(self._position[number], 100_000, True)
             for record in found:
-                if not dict(record.headers() or ())["ce_type"].lower().startswith(b"payment"):
+                if not next(value for name, value in record.headers() or () if name == "ce_type").lower().startswith(b"payment"):
                     continue
                 _, order_id, event = self.records.decode_event(record.value() or b"")
                 if isinstance(event, PaymentRequested):
