@@ -52,10 +52,11 @@ class Table(Struct, frozen=True):
         due = due_entry(self, key, row)
         if due is not None:
             entries[due] = b""
-        for name, sort_key in self.indexes.items():
+        for place, sort_key in enumerate(self.indexes.values()):
             value = sort_key(key, row)
             if value is not None:
-                entries[self.index_prefix(name) + value.encode() + b"\0" + key.encode()] = key.encode()
+                target = key.encode()
+                entries[bytes((INDEX_PREFIX, self.number, place)) + value.encode() + b"\0" + target] = target
         return entries
 
 
