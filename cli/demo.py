@@ -1,5 +1,5 @@
 """`orderflow demo`: the whole promise in one command: an order from POST to delivered, three that are paid for, 50 buyers of 10 units, the
-same with a crash.
+same with a crash, and a payment that came too late.
 """
 
 import asyncio
@@ -119,7 +119,8 @@ def demo(
 
     One order goes from POST to shipped and delivered. One is paid, captured as it ships and partly refunded, one declined, one canceled
     although the provider's answers are lost; the provider's book agrees. 50 buyers want 10 units at once. Then 50 more, and the worker is killed with -9
-    in the middle. Every line that is printed was checked.
+    in the middle. Meanwhile the payment of one more order comes when the order has ended, and is given back: windows that people wait for
+    are 180 times shorter here. Every line that is printed was checked.
 
     \b
     Example:
@@ -145,7 +146,7 @@ def _prove(data: Path, as_json: bool) -> None:
 
     began = time.monotonic()
     with progress() as on_step:
-        system = System(data, payments=True, on_step=on_step)
+        system = System(data, payments=True, on_step=on_step, environment={"ORDERFLOW_CLOCK_SPEED": str(paying.LATE_CLOCK_SPEED)})
         system.start()
     try:
         tell(f"started  Kafka, registry, worker, edge and payment provider in {time.monotonic() - began:.1f} s: {system.url}")
@@ -175,32 +176,49 @@ async def _all_proofs(url: str, provider: str, data: Path, tell: Callable[[str],
             tell(f"         {fault}")
 
     async with Edge(url) as edge:
-        story = await run_story(edge, verify.new_run_id(), wait_s=WAIT_S)
-        path = " -> ".join(story.labels)
-        figures = {"order_id": story.order_id, "labels": story.labels, "events": story.events}
-        add(Proof(f"one order, POST to delivery: {path}, {len(story.events)} events without a gap", figures, judge_story(story)))
-
-        money = await paying.run_payments(edge, provider, verify.new_run_id(), wait_s=WAIT_S)
-        sums = {name: each.ledger for name, each in money.money.items()}
-        what = (
-            "three prepaid orders: one captured as it shipped and partly refunded, one declined, one canceled; the provider's book agrees"
-        )
-        add(Proof(what, {"placed": money.placed, "ledgers": sums}, paying.judge_payments(money)))
-        for line in paying.ledger_lines(money):
-            tell(f"         {line}")
-
-        facts = await race.run(edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=None, wait_s=WAIT_S)
-        await asyncio.to_thread(verify.read_log, facts, url, data)
-        add(Proof(_result("", facts), facts.figures(), race.judge_race(facts)))
-
-        facts = await race.run(
-            edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=lambda: verify.kill(data), wait_s=WAIT_S
-        )
-        if facts.killed is not None:
-            facts.killed = await verify.started_again(data, facts.killed)
+        late = asyncio.create_task(paying.run_late(edge, provider, verify.new_run_id(), wait_s=WAIT_S))
+        try:
+            add(await _story(edge))
+            money = await paying.run_payments(edge, provider, verify.new_run_id(), wait_s=WAIT_S)
+            add(_paid(money))
+            for line in paying.ledger_lines(money.money):
+                tell(f"         {line}")
+            facts = await race.run(edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=None, wait_s=WAIT_S)
             await asyncio.to_thread(verify.read_log, facts, url, data)
-            add(Proof(_result(f"the worker killed with -9 (process {facts.killed.pid}): ", facts), facts.figures(), race.judge_race(facts)))
+            add(Proof(_result("", facts), facts.figures(), race.judge_race(facts)))
+
+            facts = await race.run(
+                edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=lambda: verify.kill(data), wait_s=WAIT_S
+            )
+            if facts.killed is not None:
+                facts.killed = await verify.started_again(data, facts.killed)
+                await asyncio.to_thread(verify.read_log, facts, url, data)
+                how = f"the worker killed with -9 (process {facts.killed.pid}): "
+                add(Proof(_result(how, facts), facts.figures(), race.judge_race(facts)))
+
+            add(_paid_late(await late))
+            for line in paying.ledger_lines({"late": late.result().money}):
+                tell(f"         {line}")
+        finally:
+            late.cancel()
     return proofs
+
+
+async def _story(edge: Edge) -> Proof:
+    story = await run_story(edge, verify.new_run_id(), wait_s=WAIT_S)
+    what = f"one order, POST to delivery: {' -> '.join(story.labels)}, {len(story.events)} events without a gap"
+    return Proof(what, {"order_id": story.order_id, "labels": story.labels, "events": story.events}, judge_story(story))
+
+
+def _paid(money: paying.PaymentFacts) -> Proof:
+    what = "three prepaid orders: one captured as it shipped and partly refunded, one declined, one canceled; the provider's book agrees"
+    ledgers = {name: each.ledger for name, each in money.money.items()}
+    return Proof(what, {"placed": money.placed, "ledgers": ledgers}, paying.judge_payments(money))
+
+
+def _paid_late(late: paying.LateFacts) -> Proof:
+    what = "a payment that came when its order had expired was given back, the units were free again; the provider's book agrees"
+    return Proof(what, {"placed": late.placed, "ledger": late.money.ledger}, paying.judge_late(late))
 
 
 def _result(how: str, facts: race.RaceFacts) -> str:

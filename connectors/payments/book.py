@@ -18,20 +18,24 @@ VALID_US = 7 * 24 * 3600 * 1_000_000
 """An authorization ends after seven days (slot D76)."""
 DELAY_S = 3.0
 """Longer than an edge waits for an outcome."""
+LATE_S = 15.0
+"""When a webhook that comes late is sent."""
 LIST_MAX = 1000
 
 
 class Behaviour(Struct, frozen=True):
-    """What the provider does about an amount: decline these operations, answer late, not at all the first time or ever, tell of it by so
-    many webhooks.
+    """What the provider does about an amount in these operations: decline them, answer late, not at all the first time or ever, tell of it
+    by so many webhooks, and after so long.
     """
 
-    declines: tuple[str, ...] = ()
+    operations: tuple[str, ...] = OPERATIONS
     code: str = ""
+    """Why it declines; empty when it does not."""
     delay_s: float = 0.0
     drops_first: bool = False
     drops_all: bool = False
     webhooks: int = 1
+    webhooks_after_s: float = 0.0
     meaning: str = ""
 
 
@@ -39,6 +43,12 @@ BEHAVIOUR: Mapping[int, Behaviour] = {
     2: Behaviour(("authorize",), "insufficient_funds", meaning="the authorization is declined"),
     3: Behaviour(("capture",), "expired_card", meaning="the capture is declined"),
     4: Behaviour(("refund",), "refund_refused", meaning="the refund is declined"),
+    5: Behaviour(
+        ("authorize",),
+        drops_all=True,
+        webhooks_after_s=LATE_S,
+        meaning=f"the authorization is done, and never answered: only the webhook tells, after {LATE_S:g} s",
+    ),
     6: Behaviour(delay_s=DELAY_S, webhooks=3, meaning=f"it is done, told by three webhooks, and answered after {DELAY_S:g} s"),
     7: Behaviour(drops_first=True, webhooks=0, meaning="it is done; the first answer is lost, and so is the webhook"),
     8: Behaviour(delay_s=DELAY_S, webhooks=0, meaning=f"it is done, and answered after {DELAY_S:g} s, without a webhook"),
@@ -46,6 +56,13 @@ BEHAVIOUR: Mapping[int, Behaviour] = {
 }
 """By the last two digits of the operation's amount in minor units; every other amount succeeds at once."""
 USUAL = Behaviour()
+
+
+def behaviour_of(operation: str, amount_minor: int) -> Behaviour:
+    """How the provider behaves about this."""
+    found = BEHAVIOUR.get(amount_minor % 100, USUAL)
+    return found if operation in found.operations else USUAL
+
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS operations (
@@ -117,8 +134,10 @@ class Book:
             said = {"payment_ref": asked["payment_ref"], "key": key, "amount_minor": amount, "currency": asked["currency"]}
             said |= {"provider_ref": provider_ref, "code": code, "at": at, "valid_until": valid_until}
             body = json.dumps({"id": event_id, "type": f"payment.{operation}.{outcome}", "data": said}).encode()
-            for _ in range(BEHAVIOUR.get(amount % 100, USUAL).webhooks):
-                self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, at))
+            behaviour = behaviour_of(operation, amount)
+            due_at = at + int(behaviour.webhooks_after_s * 1_000_000)
+            for _ in range(behaviour.webhooks):
+                self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, due_at))
 
     # -- webhooks: owed from the moment of the operation, until the receiver has them ----------------------------------------------
     def owed(self, now: int) -> list[sqlite3.Row]:
@@ -133,11 +152,9 @@ class Book:
 
     def _refusal(self, operation: str, amount: int, currency: str, provider_ref: str) -> str:
         """Why it will not do this; empty when it will."""
-        behaviour = BEHAVIOUR.get(amount % 100, USUAL)
-        if operation in behaviour.declines:
-            return behaviour.code
-        if operation == "authorize":
-            return ""
+        code = behaviour_of(operation, amount).code
+        if code or operation == "authorize":
+            return code
         done = dict.fromkeys(OPERATIONS, 0)
         rows = (
             "SELECT operation, SUM(amount_minor) AS sum FROM operations WHERE provider_ref = ? AND currency = ? AND outcome = 'succeeded'"

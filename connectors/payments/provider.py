@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from orderflow.connectors.payments.book import BEHAVIOUR, LIST_MAX, OPERATIONS, USUAL, Book, Refusal
+from orderflow.connectors.payments.book import LIST_MAX, OPERATIONS, Book, Refusal, behaviour_of
 from orderflow.connectors.payments.courier import Courier, Receiver
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ def build_app(book: Book) -> web.Application:
             done = book.perform(request.headers.get("Idempotency-Key", ""), _asked(request.headers, await request.json()))
         except (Refusal, ValueError) as error:
             return web.json_response({"error": str(error)}, status=422)
-        behaviour = BEHAVIOUR.get(done["amount_minor"] % 100, USUAL)
+        behaviour = behaviour_of(done["operation"], done["amount_minor"])
         drops = behaviour.drops_all or (done["asked"] == 1 and behaviour.drops_first)
         if drops and request.transport is not None:
             request.transport.abort()

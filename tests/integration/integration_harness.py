@@ -7,6 +7,7 @@ is ended for real and stays down until it is let go.
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
@@ -20,7 +21,7 @@ import aiohttp
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from orderflow.cli import contracts
+from orderflow.cli import contracts, runstate
 from orderflow.cli.system import PROGRAM, System
 from orderflow.connectors.box.box import Servers
 from orderflow.schemas.catalog import INPUT_BYTES_MAX, Catalog
@@ -202,6 +203,10 @@ class Rig:
         return at_rest(self.ends)
 
     # -- processes ----------------------------------------------------------------------------------------------------------------
+    def process(self, name: str) -> runstate.Process:
+        """The process of this name as it runs now: worker-1, edge, provider, payments."""
+        return next(each for each in self.system.state.processes if each.name == name)
+
     @contextmanager
     def worker_down(self, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
         """The one worker ends by this signal, and none runs until the block is left; then until it is ready again."""
@@ -237,6 +242,13 @@ def started(
         rig = Rig(system, names, records, gate)
         until(rig.is_ready, "the system is ready")
         yield rig
+
+
+def metric(url: str, name: str) -> float:
+    """The sum of a metric's samples on a process's page."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}(\{{|\s)", line))
 
 
 def now() -> int:

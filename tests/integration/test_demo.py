@@ -117,14 +117,16 @@ def test_the_demo_proves_everything(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     proofs = json.loads(done.stdout)
-    assert [proof["proved"] for proof in proofs] == [True, True, True, True]
+    assert [proof["proved"] for proof in proofs] == [True] * 5
     assert proofs[0]["figures"]["labels"][-2:] == ["shipped", "delivered"]
     ledgers = proofs[1]["figures"]["ledgers"].values()
     assert len(ledgers) == 3 and all(each["authorized"] == each["captured"] + each["voided"] for each in ledgers)
-    for proof in proofs[2:]:
+    for proof in proofs[2:4]:
         figures = proof["figures"]
         assert (figures["confirmed"], figures["rejected"], figures["available"]) == (10, 40, 0)
     assert proofs[3]["figures"]["worker_killed"]
+    late = proofs[4]["figures"]
+    assert (late["placed"], late["ledger"]) == (202, {"authorized": 1505, "captured": 0, "voided": 1505, "refunded": 0})
 
 
 def until(true: Any, wait_s: float = 60.0) -> None:

@@ -32,10 +32,6 @@ def rig(box: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]
         yield running
 
 
-def process(rig: Rig, name: str) -> Any:
-    return next(each for each in rig.system.state.processes if each.name == name)
-
-
 async def place(rig: Rig, price: int) -> Answer:
     order_id, sku = f"o-{uuid.uuid4().hex[:10]}", f"SKU-{uuid.uuid4().hex[:10]}"
     await rig.receive(sku, 5)
@@ -52,7 +48,7 @@ async def told(rig: Rig, *arguments: str, code: int = 0) -> dict[str, Any]:
         "ORDERFLOW_BOOTSTRAP": rig.bootstrap,
         "ORDERFLOW_REGISTRY": system.servers.registry_url,
         "ORDERFLOW_PREFIX": rig.names.prefix,
-        "ORDERFLOW_PROVIDER_URL": process(rig, "provider").url,
+        "ORDERFLOW_PROVIDER_URL": rig.process("provider").url,
     }
     command = [*PROGRAM, *arguments, "--json"]
     done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60)
@@ -76,7 +72,7 @@ async def sagas(rig: Rig, order_id: str) -> list[dict[str, Any]]:
 
 
 async def test_a_hung_provider_is_seen_stuck_and_compensated(rig: Rig) -> None:
-    provider = process(rig, "provider")
+    provider = rig.process("provider")
     os.kill(provider.pid, signal.SIGSTOP)
     try:
         placed = await place(rig, 1250)
@@ -108,7 +104,7 @@ async def test_a_hung_provider_is_seen_stuck_and_compensated(rig: Rig) -> None:
 
 
 async def test_open_sagas_are_known_after_the_worker_was_killed(rig: Rig) -> None:
-    provider = process(rig, "provider")
+    provider = rig.process("provider")
     os.kill(provider.pid, signal.SIGSTOP)
     try:
         order_id = (await place(rig, 1350)).json["order_id"]

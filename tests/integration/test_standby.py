@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_harness import Rig, started, until
-from test_tables import environment_of_cli, fill, metric, tables_of
+from integration_harness import Rig, metric, started, until
+from test_tables import environment_of_cli, fill, tables_of
 
 from orderflow.cli import owners
 from orderflow.connectors.box.box import Servers

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from integration_harness import PATIENCE_S, Rig, _page, started, until
+from integration_harness import PATIENCE_S, Rig, _page, metric, started, until
 
 from orderflow.cli import owners
 from orderflow.cli.main import main
@@ -98,15 +98,6 @@ def state(rig: Rig) -> dict[str, Any]:
     found = owners.ask(rig.system.state.workers[0].url, "/state")
     assert isinstance(found, dict)
     return found
-
-
-def metric(url: str, name: str) -> float:
-    """The sum of a metric's samples on a worker."""
-    import urllib.request
-
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}(\{{|\s)", line))
 
 
 def is_sound(tables: Run) -> None:

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from orderflow.cli.demo import STORY_EVENTS, StoryFacts, judge_story
 from orderflow.cli.ordering import ARRIVALS, MODES, Course, OrderingFacts, judge_ordering
-from orderflow.cli.paying import LEDGERS, Money, PaymentFacts, judge_payments, ledger_lines
+from orderflow.cli.paying import LATE_LEDGER, LEDGERS, UNITS, LateFacts, Money, PaymentFacts, judge_late, judge_payments, ledger_lines
 from orderflow.cli.race import Kept, Killed, Post, RaceFacts, judge_race
 from orderflow.cli.stuck import Late, StuckFacts, judge_stuck
 
@@ -240,7 +240,7 @@ def paid() -> PaymentFacts:
 
 def test_right_payments_pass_and_every_row_of_the_table_is_open_by_nothing() -> None:
     assert judge_payments(paid()) == []
-    assert [line.split()[-1] for line in ledger_lines(paid())] == ["open", "0", "0", "0"]
+    assert [line.split()[-1] for line in ledger_lines(paid().money)] == ["open", "0", "0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -261,3 +261,28 @@ def test_wrong_payments_are_told(change: Callable[[PaymentFacts], object], fault
     facts = paid()
     change(facts)
     assert any(fault in told for told in judge_payments(facts)), judge_payments(facts)
+
+
+def late() -> LateFacts:
+    return LateFacts(202, Money("expired", dict(LATE_LEDGER), dict(LATE_LEDGER), 1), UNITS)
+
+
+def test_a_late_payment_that_was_given_back_passes() -> None:
+    assert judge_late(late()) == []
+    assert ledger_lines({"late": late().money})[1].split()[-1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda facts: setattr(facts, "placed", 201), "answered 201, must be 202"),
+        (lambda facts: setattr(facts.money, "status", "processing"), "is processing, must be expired"),
+        (lambda facts: facts.money.ledger.update(voided=0), "the late order's ledger is"),
+        (lambda facts: facts.money.book.update(captured=1505), "the provider's book says"),
+        (lambda facts: setattr(facts, "available", 4), "4 units are free, must be 5"),
+    ],
+)
+def test_a_late_payment_that_was_kept_is_told(change: Callable[[LateFacts], object], fault: str) -> None:
+    facts = late()
+    change(facts)
+    assert any(fault in told for told in judge_late(facts)), judge_late(facts)

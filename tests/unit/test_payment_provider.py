@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from msgspec.structs import replace
 
 from orderflow.connectors.payments import provider as program
-from orderflow.connectors.payments.book import BEHAVIOUR, Book
+from orderflow.connectors.payments.book import BEHAVIOUR, LATE_S, Book, behaviour_of
 from orderflow.connectors.payments.local import LocalProvider
 from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
 from orderflow.connectors.payments.provider import build_app
@@ -153,3 +153,15 @@ def test_the_page_of_amounts_is_the_table() -> None:
     page = (Path(program.__file__).parents[2] / "docs" / "how-to" / "payments.md").read_text()
     for digits, behaviour in BEHAVIOUR.items():
         assert f"| `{digits:02}` | {behaviour.meaning} |" in page
+
+
+def test_a_late_webhook_is_owed_after_its_time_only_and_the_rest_of_that_payment_is_usual(file: Path) -> None:
+    book = Book(file, tells=True)
+    asked = {"operation": "authorize", "amount_minor": 1505, "currency": "EUR", "payment_ref": "o1", "provider_ref": ""}
+    done = book.perform("a", asked)
+    assert [owed["id"] for owed in book.owed(done["at"] + int((LATE_S - 1) * 1e6))] == []
+    assert len(book.owed(done["at"] + int(LATE_S * 1e6))) == 1
+    voided = book.perform("v", {**asked, "operation": "void", "provider_ref": done["provider_ref"]})
+    assert len(book.owed(voided["at"])) == 1
+    assert behaviour_of("authorize", 1505).drops_all and not behaviour_of("void", 1505).drops_all
+    book.close()
