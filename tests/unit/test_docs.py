@@ -75,6 +75,16 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     assert not missing
 
 
+def test_every_test_that_is_named_exists() -> None:
+    named = [word for page in PAGES for _, line in prose(page) for word in WORDS.findall(line) if "::" in word and word.startswith("tests/")]
+    missing = []
+    for word in named:
+        path, name = word.split("::")
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE):
+            missing.append(word)
+    assert missing == [] and len(named) > 30
+
+
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
 def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
     assert re.findall(r"@[A-Z]+@|\b(?:TO" + r"DO|FIX" + r"ME|TBD)\b", page.read_text()) == []
