@@ -1,16 +1,21 @@
-"""`orderflow orders`: place, read, list, cancel and look back, through the HTTP edge."""
+"""`orderflow orders`: place one or many, read, list, cancel and look back, through the HTTP edge."""
 
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
 from orderflow.cli.payments import parse_money
-from orderflow.cli.terminal import AsJson, Failure, columns, fields, group, show
+from orderflow.cli.terminal import NO, UNDECIDED, AsJson, Failure, columns, fields, group, show
 
 PATH = "/api/v1/orders"
 WRONG_USAGE = 2
+BULK_MAX = 500
+"""Orders in one request."""
 
 app = group("Place, read, list and cancel orders.")
 
@@ -59,6 +64,84 @@ def place(
     answer = ask(url, "POST", PATH, body=body, key=key)
     show(answer.body, as_json, lambda _: _order_lines(answer))
     raise typer.Exit(outcome_code(answer))
+
+
+@app.command("place-many")
+def place_many(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Orders as JSON: an array, or one a line; `-` reads what is piped in.")],
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Place every order of a file, each by itself, and show what became of each.
+
+    An order is what `POST /api/v1/orders` takes. 500 go in one request; with --key the whole file may be sent again, and each order meets
+    its first answer.
+
+    \b
+    Example:
+      orderflow orders place-many orders.jsonl --key monday
+    \b
+    Exit codes:
+      0   all are placed
+      1   some were refused: the reasons are printed, the others are placed
+      2   the file cannot be read, or is no JSON
+      69  the edge does not answer
+      75  some are accepted and not decided yet: repeat with the same --key
+    """
+    orders = parse_orders(_text(file))
+    found: list[dict[str, Any]] = []
+    for first in range(0, len(orders), BULK_MAX):
+        part = {"orders": orders[first : first + BULK_MAX]}
+        answer = ask(url, "POST", f"{PATH}/bulk", body=part, key=f"{key}-{first}" if key and first else key)
+        found += [{**item, "index": first + item["index"]} for item in answer.body["items"]]
+    document = {name: sum(_what(item) == name for item in found) for name in ("placed", "pending", "refused")}
+    show({**document, "items": found}, as_json, _placed_lines)
+    raise typer.Exit(NO if document["refused"] else UNDECIDED if document["pending"] else 0)
+
+
+def _text(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, ValueError) as error:
+        raise Failure(f"{file} cannot be read: {error}", code=WRONG_USAGE) from None
+
+
+def parse_orders(text: str) -> list[Any]:
+    """The orders of a JSON array, or of lines of JSON. Raises Failure naming the first line that is neither."""
+    if text.lstrip().startswith("["):
+        try:
+            orders: list[Any] = json.loads(text)
+        except ValueError as error:
+            raise Failure(f"the file is no JSON array: {error}", code=WRONG_USAGE) from None
+        return orders
+    orders = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                orders.append(json.loads(line))
+            except ValueError as error:
+                raise Failure(f"line {number} is no JSON: {error}", then="write an order a line, or one array", code=WRONG_USAGE) from None
+    if not orders:
+        raise Failure("the file holds no order", then='write one a line, such as {"items": [{"sku": "A", "qty": 1}]}', code=WRONG_USAGE)
+    return orders
+
+
+def _what(item: dict[str, Any]) -> str:
+    return {201: "placed", 202: "pending"}.get(item["status"], "refused")
+
+
+def _placed_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield ", ".join(f"{found[name]} {name}" for name in ("placed", "pending", "refused"))
+    yield from columns(("#", "", "order", "reason"), ([i["index"], _what(i), i.get("order_id", ""), _why(i)] for i in found["items"]))
+
+
+def _why(item: dict[str, Any]) -> str:
+    """The reason of a refusal, with the first thing that was wrong or short."""
+    problem = item.get("problem", {})
+    details = [f"{fault.get('pointer', '')} {fault.get('detail', '')}" for fault in problem.get("errors", ())]
+    details += [f"{each['sku']}: {each['requested']} asked for, {each['available']} available" for each in problem.get("shortages", ())]
+    return ": ".join([problem.get("code", ""), *details[:1]]).strip(": ")
 
 
 @app.command()

@@ -183,6 +183,19 @@ class PlaceOrderBody(Body):
     )
 
 
+BULK_MAX = 500
+
+
+class PlaceOrdersBody(Body):
+    """Each order is read by itself, so that a wrong one is no reason to refuse its neighbours."""
+
+    orders: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=BULK_MAX),
+        WithJsonSchema({"type": "array", "minItems": 1, "maxItems": BULK_MAX, "items": {"$ref": "#/components/schemas/PlaceOrderBody"}}),
+    ]
+
+
 class LineQuantity(Body):
     line_id: Id
     quantity: Quantity = Field(validation_alias=QTY, description="Also spelled `quantity`.")

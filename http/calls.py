@@ -109,13 +109,15 @@ class Call:
         text = await limits.read_body(self.request, self.parts.settings)
         return bodies.read(model, bodies.parse(text), limits.Limits.of(self.parts.settings))
 
-    def name(self, body: BaseModel, target: str = "") -> Name:
-        """By the caller's Idempotency-Key, or random without one. `target` is the resource that the path names."""
+    def name(self, body: BaseModel, target: str = "", *, part: str = "") -> Name:
+        """By the caller's Idempotency-Key, or random without one. `target` is the resource that the path names, `part` which of several
+        commands of one request this is.
+        """
         body_hash = idempotency.fingerprint(body, target)
         key = idempotency.key_in(self.request.headers)
         if key is None:
             return Name(idempotency.fresh_id(), body_hash)
-        return Name(idempotency.derived_id(self.caller.tenant, self.caller.principal, self.template, key), body_hash)
+        return Name(idempotency.derived_id(self.caller.tenant, self.caller.principal, self.template, key + part), body_hash)
 
     # -- what comes of it ---------------------------------------------------------------------------------------------------------
     async def ask(self, space: str, key: str, command: Struct, name: Name) -> Outcome | None:

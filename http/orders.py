@@ -1,20 +1,32 @@
-"""Orders over HTTP: place, read, list, cancel, look back."""
+"""Orders over HTTP: place one or many, read, list, cancel, look back."""
 
+import asyncio
 from collections.abc import Iterator
 from itertools import count
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orderflow.http import bodies
-from orderflow.http.bodies import CancelBody, Id, Line, PlaceOrderBody
+from orderflow.http.bodies import CancelBody, Id, Line, PlaceOrderBody, PlaceOrdersBody
 from orderflow.http.calls import Call, Name, view_response
 from orderflow.http.gateway import Denied
+from orderflow.http.limits import Limits
 from orderflow.http.problems import Fault, Problem
 from orderflow.http.routing import Route
-from orderflow.http.views import AcceptedView, OrderListView, OrderView, TimelineView, order_view, timeline_view
+from orderflow.http.views import (
+    AcceptedView,
+    OrderListView,
+    OrderView,
+    PlacedListView,
+    PlacedView,
+    ProblemView,
+    TimelineView,
+    order_view,
+    timeline_view,
+)
 from orderflow.schemas import catalog
 from orderflow.streams.domain.order_records import CancelOrder, LineQuantity, OrderSnapshot, PlacedLine, PlaceOrder, ShipTo
 from orderflow.streams.domain.parts import Money
@@ -46,16 +58,52 @@ class OrderQuery(BaseModel):
 async def place_order(call: Call) -> web.StreamResponse:
     """201 with the order, or the problem of the rule that refused it."""
     body = await call.body(PlaceOrderBody)
-    channel = _channel(call, body)
     name = call.name(body)
+    order_id, order = await _place(call, body, name)
+    location = f"{PATH}/{order_id}"
+    if order is None:
+        return call.accepted(name, location, order_id=order_id)
+    return view_response(201, order_view(order), version=order.version, location=location)
+
+
+async def place_orders(call: Call) -> web.StreamResponse:
+    """207: each order is placed, refused or wrong by itself. A repeat with the same key meets the first answer of each."""
+    body = await call.body(PlaceOrdersBody)
+    items = await asyncio.gather(*(_placed(call, index, given) for index, given in enumerate(body.orders)))
+    placed = sum(item.status == 201 for item in items)
+    pending = sum(item.status == 202 for item in items)
+    view = PlacedListView(placed=placed, pending=pending, refused=len(items) - placed - pending, items=items)
+    text = view.model_dump_json(exclude_none=True).encode()
+    return web.Response(status=207, body=text, content_type="application/json")
+
+
+async def _placed(call: Call, index: int, given: Any) -> PlacedView:
+    """One order of several, and what became of it."""
+    try:
+        body = bodies.read(PlaceOrderBody, given, Limits.of(call.parts.settings))
+        name = call.name(body, part=f"#{index}")
+        order_id, order = await _place(call, body, name)
+    except Problem as problem:
+        for fault in problem.faults:
+            if "pointer" in fault:
+                fault["pointer"] = f"/orders/{index}{fault['pointer']}"
+        document = ProblemView(**problem.document())
+        return PlacedView(index=index, status=problem.status, order_id=document.order_id, problem=document)
+    location = f"{PATH}/{order_id}"
+    if order is None:
+        return PlacedView(index=index, status=202, order_id=order_id, location=location, command_id=name.command_id)
+    return PlacedView(index=index, status=201, order_id=order_id, location=location, order=order_view(order))
+
+
+async def _place(call: Call, body: PlaceOrderBody, name: Name) -> tuple[str, OrderSnapshot | None]:
+    """The order's id and the order, None without an outcome yet. Raises Problem when it is refused."""
+    channel = _channel(call, body)
     order_id = body.order_id or f"ord_{name.command_id}"
     outcome = await call.ask("orders", order_id, _command(body, channel), name)
-    location = f"{PATH}/{order_id}"
     if isinstance(outcome, Denied):
         raise call.refusal(outcome, order_id=order_id)
-    if outcome is None or not isinstance(outcome.snapshot, OrderSnapshot):
-        return call.accepted(name, location, order_id=order_id)
-    return view_response(201, order_view(outcome.snapshot), version=outcome.snapshot.version, location=location)
+    order = None if outcome is None else outcome.snapshot
+    return order_id, order if isinstance(order, OrderSnapshot) else None
 
 
 async def get_order(call: Call) -> web.StreamResponse:
@@ -179,6 +227,16 @@ ROUTES = (
         {201: OrderView, 202: AcceptedView},
         body=PlaceOrderBody,
         problems=(400, 402, 409, 410, 413, 422, 503, 504),
+    ),
+    Route(
+        "POST",
+        PATH + "/bulk",
+        place_orders,
+        "Place up to 500 orders, each by itself: what becomes of one is nothing to the others.",
+        "orders",
+        {207: PlacedListView},
+        body=PlaceOrdersBody,
+        problems=(400, 413),
     ),
     Route(
         "GET",

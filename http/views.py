@@ -280,6 +280,27 @@ class ProblemView(View):
     request_id: str | None = None
 
 
+class PlacedView(View):
+    """What became of one order of several: 201 with the order, 202 without an outcome yet, or the status of its problem."""
+
+    index: int
+    status: int
+    order_id: str | None = None
+    location: str | None = None
+    command_id: str | None = None
+    order: OrderView | None = None
+    problem: ProblemView | None = None
+
+
+class PlacedListView(View):
+    """`items` are in the order of the request; the three counts add up to their number."""
+
+    placed: int
+    pending: int
+    refused: int
+    items: list[PlacedView]
+
+
 def rfc3339(micros: int) -> str:
     """A UTC time with microseconds, such as 2026-01-23T10:00:00.000000Z."""
     at = datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)

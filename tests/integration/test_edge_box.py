@@ -4,6 +4,7 @@ meets its first answer, also across a worker's death (bug 30), and what nobody c
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -251,6 +252,23 @@ async def test_a_repeated_refusal_meets_its_first_answer_also_when_stock_has_com
 
     assert (second.status, _without_request(second)) == (first.status, _without_request(first))
     assert await rig.stock(sku) == (20, 20, 0, 0)
+
+
+async def test_many_orders_at_once_are_each_placed_or_refused_and_a_repeat_has_no_second_effect(rig: Rig, sku: str) -> None:
+    key, path = fresh("key"), f"{ORDERS}/bulk"
+    asked = {"orders": [items((sku, 2)), items((sku, 30)), {"items": []}, *[items((sku, 1))] * 12]}
+    first = (await rig.post(path, asked, key=key)).json["items"]
+    assert [item["status"] for item in first[1:3]] == [409, 400]
+    ids = {item["index"]: item["order_id"] for item in first if item["index"] != 2}
+    won = {index for index, order_id in ids.items() if (await rig.decided(order_id))["state"] != "rejected"}
+    assert sum(2 if index == 0 else 1 for index in won) == 10, "ten units, whoever got them"
+    await rig.stock_becomes(sku, 10, 0, 0, 10)
+
+    second = (await rig.post(path, asked, key=key)).json["items"]
+    assert {item["index"]: item["order_id"] for item in second if item["index"] != 2} == ids
+    assert [item["status"] == 201 for item in second] == [index in won for index in range(len(second))]
+    assert await rig.stock(sku) == (10, 0, 0, 10)
+    assert Counter(event.name for event in rig.events("orders") if event.key in ids.values())["OrderCreated"] == len(ids)
 
 
 def _without_request(answer: Answer) -> dict[str, Any]:

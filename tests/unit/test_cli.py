@@ -100,6 +100,18 @@ def test_items_that_are_none_are_named(text: str) -> None:
     assert refused.value.code == 2
 
 
+@pytest.mark.parametrize("text", ['[{"items": []}, 1]', '{"items": []}\n\n1\n', ' [{"items": []},\n1]'])
+def test_orders_of_a_file_are_an_array_or_one_a_line(text: str) -> None:
+    assert orders.parse_orders(text) == [{"items": []}, 1]
+
+
+@pytest.mark.parametrize(("text", "why"), [("[1,", "no JSON array"), ("{}\nno", "line 2 is no JSON"), ("\n", "holds no order")])
+def test_a_file_without_orders_is_refused(text: str, why: str) -> None:
+    with pytest.raises(Failure, match=why) as refused:
+        orders.parse_orders(text)
+    assert refused.value.code == 2
+
+
 def test_all_reasons_of_a_failure_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     Failure(["one", "two"], then="do this").show(False)
     assert capsys.readouterr().err.splitlines() == ["error: one", "error: two", "       do this"]

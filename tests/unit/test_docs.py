@@ -76,7 +76,9 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    named = [word for page in PAGES for _, line in prose(page) for word in WORDS.findall(line) if "::" in word and word.startswith("tests/")]
+    named = [
+        word for page in PAGES for _, line in prose(page) for word in WORDS.findall(line) if "::" in word and word.startswith("tests/")
+    ]
     missing = []
     for word in named:
         path, name = word.split("::")

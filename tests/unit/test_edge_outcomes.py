@@ -84,9 +84,11 @@ class Script:
 
 
 @asynccontextmanager
-async def edge(outcome: Outcome | Exception | None, **changed: Any) -> AsyncIterator[tuple[TestClient, Script]]:
+async def edge(
+    outcome: Outcome | Exception | None, gateway: type[Script] = Script, **changed: Any
+) -> AsyncIterator[tuple[TestClient, Script]]:
     settings = EdgeSettings.model_validate({"profile": "demo", **changed})
-    script = Script(outcome)
+    script = gateway(outcome)
     parts = Parts(
         settings, script, Reads(Owners({"orders": 4, "stock": 4}), settings), Timeline(settings, RECORDS), Meters(), asyncio.Event()
     )
@@ -106,6 +108,56 @@ async def test_the_seeds_literal_order_is_placed() -> None:
     assert answer.headers["Location"] == "/api/v1/orders/" + ask.key
     assert answer.headers["ETag"] == '"3"'
     assert view["order_id"] == "ord_1"
+
+
+class Shelf(Script):
+    """Has A and no B, and says nothing of C."""
+
+    async def ask(self, ask: Ask) -> Outcome | None:
+        self.asked.append(ask)
+        assert isinstance(ask.command, PlaceOrder)
+        sku = ask.command.lines[0].sku
+        if sku == "C":
+            return None
+        return (
+            Applied(ORDER)
+            if sku == "A"
+            else Denied("INSUFFICIENT_STOCK", Refused("PlaceOrder", "INSUFFICIENT_STOCK", {}, (Shortage("B", 1, 0),)))
+        )
+
+
+async def test_each_of_many_orders_is_placed_refused_or_wrong_by_itself() -> None:
+    orders = [{"items": [{"sku": sku, "qty": 1}]} for sku in "ABC"]
+    wrong: list[Any] = [{"items": []}, {"items": [{"sku": "A", "qty": 0.5}], "colour": "red"}, "an order", None]
+    key = {"Idempotency-Key": "monday"}
+    async with edge(None, Shelf) as (client, script):
+        answer = await client.post("/api/v1/orders/bulk", json={"orders": [*orders, *wrong]}, headers=key)
+        found = await answer.json()
+        again = await (await client.post("/api/v1/orders/bulk", json={"orders": [orders[0], orders[2]]}, headers=key)).json()
+    assert answer.status == 207
+    assert (found["placed"], found["pending"], found["refused"]) == (1, 1, 5)
+    assert [item["status"] for item in found["items"]] == [201, 409, 202, 400, 400, 400, 400]
+    assert [item["index"] for item in found["items"]] == list(range(7))
+    placed, short, pending, empty, two_faults, *others = found["items"]
+    assert placed["order"]["order_id"] == "ord_1" and placed["location"].endswith(placed["order_id"])
+    assert short["problem"]["shortages"] == [{"sku": "B", "requested": 1, "available": 0}]
+    assert pending["command_id"] in pending["location"] and "order" not in pending
+    assert empty["problem"]["code"] == "EMPTY_LINES"
+    assert [fault["pointer"] for fault in empty["problem"]["errors"]] == ["/orders/3/items"]
+    assert {fault["pointer"] for fault in two_faults["problem"]["errors"]} == {"/orders/4/items/0/qty", "/orders/4/colour"}
+    assert {fault["pointer"] for item in others for fault in item["problem"]["errors"]} == {"/orders/5", "/orders/6"}
+    names = [(ask.meta.command_id, ask.meta.body_hash) for ask in script.asked]
+    assert len(names) == 5 and len(set(names[:3])) == 3, "what is malformed is not sent"
+    assert names[3] == names[0], "a repeat is the same command"
+    assert names[4][0] == names[1][0] and names[4][1] != names[1][1], "another order in its place is told apart by its owner"
+    assert again["items"][0]["location"] == placed["location"]
+
+
+@pytest.mark.parametrize("body", ["{}", '{"orders":[]}', '{"orders":{}}', '{"orders":[1],"atomic":true}', f'{{"orders":{[1] * 501}}}'])
+async def test_a_list_of_orders_that_is_none_is_refused_as_a_whole(body: str) -> None:
+    async with edge(None) as (client, script):
+        answer = await client.post("/api/v1/orders/bulk", data=body)
+    assert answer.status == 400 and script.asked == []
 
 
 async def test_everything_an_order_may_say_reaches_the_command() -> None:
