@@ -35,6 +35,7 @@ def latency(
         bool, typer.Option("--product", help="Instead: orders over HTTP to a whole system, and CPU of its processes.")
     ] = False,
     items: Annotated[int, typer.Option("--items", min=1, max=20, help="SKUs per order with --product.")] = 1,
+    prepaid: Annotated[bool, typer.Option("--prepaid", help="With --product: orders that the local provider authorizes first.")] = False,
     save: Save = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +48,7 @@ def latency(
     Example:
       orderflow bench latency --save docs/benchmarks/latency.json
       orderflow bench latency --seconds 5 --warm 2 --curve none
-      orderflow bench latency --product --rate 50
+      orderflow bench latency --product --rate 50 --prepaid
     \b
     Exit codes:
       0   measured, every command was answered once (targets may be missed: they are printed)
@@ -57,7 +58,7 @@ def latency(
     """
     options: dict[str, Any] = {"rate": rate, "seconds": seconds, "warm_s": warm}
     if product:
-        options |= {"items": items, "workers": workers or 1}
+        options |= {"items": items, "workers": workers or 1, "prepaid": prepaid}
         _run(
             "product",
             options,

@@ -8,6 +8,7 @@ import fleet
 import hot
 import j1
 import micro
+import product
 import pytest
 import rebalance
 import report
@@ -20,6 +21,9 @@ import typer
 from orderflow.cli import bench_system
 from orderflow.cli.main import app
 from orderflow.schemas.partitioner import partition_of
+from orderflow.streams.domain.order_records import StockAnswerRecorded, StockAsked
+from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_records import Ledger, PaymentAuthorized, PaymentRequested
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 100.0
@@ -202,7 +206,16 @@ ROUNDS: dict[str, dict[str, Any]] = {
         "cpu_share": [0.1],
         "records_per_commit": [2.0],
     },
-    "product": {"workers": 1, "rate": 5.0, "items": 1, "wait_ms": WAITS, "statuses": {"201": 5}, "cpu_share": {"edge": 0.1}},
+    "product": {
+        "workers": 1,
+        "rate": 5.0,
+        "items": 1,
+        "prepaid": True,
+        "wait_ms": WAITS,
+        "steps_ms": {"reserve": {**WAITS, "samples": 5}},
+        "statuses": {"201": 5},
+        "cpu_share": {"edge": 0.1},
+    },
     "restore": {
         "rows": 1000,
         "records_per_s": 400_000,
@@ -304,3 +317,22 @@ def test_a_place_may_wait_for_its_results(tmp_path: Path) -> None:
         "<!-- bench: hot, when measured -->\n"
         "Not measured on a quiet machine yet: `--save docs/benchmarks/hot.json` keeps the results for this place.\n<!-- end -->\n"
     )
+
+
+def test_the_steps_of_a_saga_last_from_what_was_asked_to_each_answer() -> None:
+    def answer(sku: str) -> StockAnswerRecorded:
+        return StockAnswerRecorded(f"{sku}~o1~1", sku, "reserved", 1)
+
+    authorize = PaymentRequested("o1~A1", "authorize", 1, "key", "local", "card", Money(100, "EUR"))
+    authorized = PaymentAuthorized("o1", "o1~A1", "authorize", 1, Money(100, "EUR"), Ledger("EUR"))
+    facts = [
+        (0, "o0", answer("A")),  # asked before the measurement began
+        (1000, "o1", StockAsked("reserve", 1)),
+        (1010, "o1", answer("A")),
+        (1030, "o1", answer("B")),
+        (1031, "o1", authorize),
+        (1131, "o1", authorized),
+        (1140, "o1", StockAsked("commit", 1)),
+        (1150, "o1", answer("A")),
+    ]
+    assert list(product.steps(facts)) == [("reserve", 0.01), ("reserve", 0.03), ("authorize", 0.1), ("commit", 0.01)]
