@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -167,3 +168,39 @@ def test_a_topic_made_anew_wipes_its_partitions_only(store: Store) -> None:
     assert store.claim_topics({"notes.changelog": "id-2", "kept.changelog": "id-9"}, owners) == ["notes.changelog"]
     assert store.family("notes", 0).get(NOTES.prefix + b"a") is None
     assert store.family("kept", 0).get(NOTES.prefix + b"a") is not None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranges_show_what_a_plain_dictionary_would_whatever_was_staged_accepted_written_or_dropped(
+    store: Store, rows: Rows, seed: int
+) -> None:
+    random = Random(seed)
+    on_disk: dict[str, Note] = {}
+    accepted: dict[str, Note] = {}
+    for step in range(400):
+        mine = dict(accepted)
+        for _ in range(random.choice((1, 2, 60))):
+            key = f"{random.choice('abc')}~{random.randrange(30):02}"
+            if random.random() < 0.25:
+                rows.put("note", key, None)
+                mine.pop(key, None)
+            else:
+                mine[key] = Note(str(step), rank=f"{random.choice('gh')}~{random.randrange(9)}" if random.random() < 0.8 else None)
+                rows.put("note", key, mine[key])
+        if random.random() < 0.5:
+            limit, prefix, ranked = random.choice((1, 3, 100)), random.choice(("a~", "b~", "")), random.choice(("g~", "h~"))
+            assert rows.range("note", prefix, limit) == [(key, mine[key]) for key in sorted(mine) if key.startswith(prefix)][:limit]
+            order = sorted((note.rank, key) for key, note in mine.items() if note.rank is not None and note.rank.startswith(ranked))
+            assert rows.range("note", ranked, limit, "rank") == [(key, mine[key]) for _, key in order][:limit]
+        end = random.random()
+        if end < 0.1:
+            rows.drop()
+        elif end < 0.9:
+            rows.accept()
+            accepted = mine
+        elif end < 0.95:
+            commit(store, rows)
+            on_disk = accepted = mine
+        else:
+            rows.discard()
+            accepted = dict(on_disk)
