@@ -3,7 +3,7 @@
     with Box(Path(".box")) as box:
         Producer({"bootstrap.servers": box.bootstrap})
 
-Everything it keeps is in the data directory: `kafka/` and `registry/` the servers' data, `box.json` the ports, `logs/`, `run/`
+Everything it keeps is in the data directory: `kafka/` and `registry/` the servers' data, `box.json` ports and version, `logs/`, `run/`
 the pids, `lock`. Delete the directory and the next start is a first start.
 """
 
@@ -14,12 +14,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from orderflow.connectors.box import java, kafka, registry
 from orderflow.connectors.box.artifacts import OnProgress, fetch, read_lock
 from orderflow.connectors.box.ports import free_port, is_free
 from orderflow.connectors.box.process import READY_TIMEOUT_S, Child, ChildError, end_orphan
+
+BEFORE_IT_WAS_SAID = "4.3.1"
+"""The Kafka of boxes that did not write down which one they ran."""
 
 
 class BoxError(Exception):
@@ -82,7 +85,7 @@ class Box:
         """Start the parts, in parallel, and return when all answer. `timeout_s` bounds each part's start, not its download.
 
         Raises:
-            BoxError: another box uses the directory, or a port that was asked for is taken.
+            BoxError: another box uses the directory, its data are of a newer Kafka, or a port that was asked for is taken.
             JavaMissing: the extra `box` is not installed.
             ArtifactError: a file could not be fetched.
             ChildError: a part ended or was not ready in time; the message shows its log.
@@ -91,7 +94,7 @@ class Box:
         self._take_directory()
         self._cancelled.clear()
         try:
-            self._choose_ports()
+            self._remember()
             starts = [self._start_broker, self._start_registry] if "registry" in self._wanted else [self._start_broker]
             with ThreadPoolExecutor(len(starts), thread_name_prefix="box-start") as pool:
                 jobs = [pool.submit(start, executable, on_progress, timeout_s) for start in starts]
@@ -163,16 +166,24 @@ class Box:
         for name in ("kafka", "registry"):
             end_orphan(self._pid_file(name))
 
-    def _choose_ports(self) -> None:
+    def _remember(self) -> None:
+        """The ports and the version of Kafka, as last time where that can be. Raises BoxError for data of a newer Kafka."""
         file = self.data_dir / "box.json"
-        before: dict[str, int] = json.loads(file.read_text())["ports"] if file.exists() else {}
+        said: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        mine, theirs = kafka.version(read_lock("kafka")), said.get("kafka", BEFORE_IT_WAS_SAID)
+        if (self.data_dir / "kafka" / "meta.properties").exists() and kafka.order_of(theirs) > kafka.order_of(mine):
+            raise BoxError(
+                f"{self.data_dir} was written by Kafka {theirs}, which this one, {mine}, cannot read: choose another directory, "
+                "or delete this one with all that is in it"
+            )
+        before: dict[str, int] = said.get("ports", {})
         for name, wanted in self._wanted.items():
             if wanted and not is_free(wanted):
                 raise BoxError(f"port {wanted}, asked for by {name}, is in use: choose another, or 0 for any")
             old = before.get(name, 0)
             self._ports[name] = wanted or (old if old and is_free(old) else free_port({*before.values(), *self._ports.values()}))
         new = file.with_suffix(".new")
-        new.write_text(json.dumps({"ports": {**before, **self._ports}}, indent=2) + "\n")
+        new.write_text(json.dumps({"kafka": mine, "ports": {**before, **self._ports}}, indent=2) + "\n")
         new.replace(file)
 
     def _start_broker(self, executable: Path, on_progress: OnProgress, timeout_s: float) -> None:

@@ -7,13 +7,14 @@ from run to run, ports and folders, is added by `properties`.
 import base64
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from orderflow.connectors.box import java, ports
+from orderflow.connectors.box.artifacts import Artifact
 
 LOG4J = Path(__file__).with_name("log4j2.xml")
 METADATA_TIMEOUT_S = 2.0
@@ -55,6 +56,16 @@ SETTINGS: Mapping[str, str] = {
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
+
+
+def version(jars: Iterable[Artifact]) -> str:
+    """Which Kafka these are."""
+    return next(jar.version for jar in jars if jar.name.startswith("kafka_"))
+
+
+def order_of(version: str) -> tuple[int, ...]:
+    """4.10.0 comes after 4.9.1."""
+    return tuple(int(part) for part in version.split("."))
 
 
 def properties(data: Path, port: int, controller_port: int) -> str:

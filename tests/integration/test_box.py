@@ -136,10 +136,27 @@ def test_data_and_schema_ids_outlive_a_restart_even_on_other_ports(own_box: Call
     assert (second.bootstrap, second.registry_url) == before
     assert call(f"{second.registry_url}/subjects/kept", record(a="string"))["id"] == given["id"]
     second.stop()
-    (first.data_dir / "box.json").unlink()
+    file = first.data_dir / "box.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ports": {}}))
     third = own_box()
     assert third.bootstrap != before[0]
     assert consume(third.bootstrap, "kept", 1) == [b"before"]
+
+
+@pytest.mark.parametrize("said", ["4.10.0", None])
+def test_data_of_a_newer_kafka_are_refused_with_a_word_and_left_alone(own_box: Callable[..., Box], said: str | None) -> None:
+    """Boxes that did not write down their version ran 4.3.1."""
+    box = own_box(registry=False)
+    make_topic(box.bootstrap, "kept")
+    box.stop()
+    file = box.data_dir / "box.json"
+    written = json.loads(file.read_text())
+    assert kafka.order_of(written["kafka"]) < (4, 3)
+    file.write_text(json.dumps({name: value for name, value in {**written, "kafka": said}.items() if value is not None}))
+    with pytest.raises(BoxError, match=rf"was written by Kafka {said or '4.3.1'}, .* choose another directory"):
+        own_box(registry=False)
+    file.write_text(json.dumps(written))
+    assert "kept" in AdminClient({"bootstrap.servers": own_box(registry=False).bootstrap}).list_topics(timeout=10).topics
 
 
 @pytest.mark.chaos
