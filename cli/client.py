@@ -35,15 +35,15 @@ class Answer(NamedTuple):
 class Edge:
     """A session with one edge: `async with Edge(url) as edge: await edge.get("/api/v1/orders")`."""
 
-    def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S, connections: int = CONNECTIONS_MAX) -> None:
         self.url = url.rstrip("/")
-        self._timeout_s = timeout_s
+        self._timeout_s, self._connections = timeout_s, connections
 
     async def __aenter__(self) -> Self:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         timeout = ClientTimeout(total=self._timeout_s)
-        self._session = ClientSession(timeout=timeout, connector=TCPConnector(limit=CONNECTIONS_MAX))
+        self._session = ClientSession(timeout=timeout, connector=TCPConnector(limit=self._connections))
         return self
 
     async def __aexit__(self, *raised: object) -> None:

@@ -34,6 +34,8 @@ UNITS = 1_000_000
 SETTLE_TIMEOUT_S = 60.0
 POLL_S = 0.5
 TIMED_OUT = 0
+CONNECTIONS = 4000
+"""More than callers ever wait at the same time: nobody stands in a queue of the load's own."""
 PRICE = {"amount_minor": 1000, "currency": "EUR"}
 CREATED_P95_MS_MAX, STEP_P50_MS_MAX = 2000.0, 250.0
 """OR-P1-10; a step of the saga."""
@@ -97,7 +99,7 @@ ANSWERS = {PaymentAuthorized: AUTHORIZE}
 
 async def _load(url: str, rate: float, seconds: float, warm_s: float, items: int, prepaid: bool, pids: dict[str, int]) -> dict[str, Any]:
     count, skip = int(rate * (warm_s + seconds)), int(rate * warm_s)
-    async with Edge(url) as edge:
+    async with Edge(url, connections=CONNECTIONS) as edge:
         for sku in range(SKUS):
             answer = await edge.post(f"{STOCK}/receipts", {"sku": f"BENCH-{sku}", "quantity": UNITS}, f"receipt-{sku}")
             if answer.status >= 300:
