@@ -16,6 +16,8 @@ PATH = "/api/v1/orders"
 WRONG_USAGE = 2
 BULK_MAX = 500
 """Orders in one request."""
+BECAME = {"placed": "placed", "pending": "not decided yet", "refused": "refused", "not_taken": "not taken"}
+"""What the edge counts of them, in words."""
 
 app = group("Place, read, list and cancel orders.")
 
@@ -87,17 +89,23 @@ def place_many(
       1   some were refused: the reasons are printed, the others are placed
       2   the file cannot be read, or is no JSON
       69  the edge does not answer
-      75  some are accepted and not decided yet: repeat with the same --key
+      75  some are not decided yet, or were not taken: repeat with the same --key
     """
     orders = parse_orders(_text(file))
-    found: list[dict[str, Any]] = []
-    for first in range(0, len(orders), BULK_MAX):
-        part = {"orders": orders[first : first + BULK_MAX]}
-        answer = ask(url, "POST", f"{PATH}/bulk", body=part, key=f"{key}-{first}" if key and first else key)
-        found += [{**item, "index": first + item["index"]} for item in answer.body["items"]]
-    document = {name: sum(_what(item) == name for item in found) for name in ("placed", "pending", "refused")}
-    show({**document, "items": found}, as_json, _placed_lines)
-    raise typer.Exit(NO if document["refused"] else UNDECIDED if document["pending"] else 0)
+    document: dict[str, Any] = {**dict.fromkeys(BECAME, 0), "items": []}
+    try:
+        for first in range(0, len(orders), BULK_MAX):
+            part = {"orders": orders[first : first + BULK_MAX]}
+            answer = ask(url, "POST", f"{PATH}/bulk", body=part, key=f"{key}-{first}" if key and first else key)
+            document |= {name: document[name] + answer.body[name] for name in BECAME}
+            document["items"] += [{**item, "index": first + item["index"]} for item in answer.body["items"]]
+    except Failure as failure:
+        if document["items"] and not as_json:
+            show(document, as_json, _placed_lines)
+        failure.document = {**document, **failure.document}  # the edge is gone in the middle: these were placed
+        raise
+    show(document, as_json, _placed_lines)
+    raise typer.Exit(NO if document["refused"] else UNDECIDED if document["pending"] or document["not_taken"] else 0)
 
 
 def _text(file: Path) -> str:
@@ -127,13 +135,10 @@ def parse_orders(text: str) -> list[Any]:
     return orders
 
 
-def _what(item: dict[str, Any]) -> str:
-    return {201: "placed", 202: "pending"}.get(item["status"], "refused")
-
-
 def _placed_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield ", ".join(f"{found[name]} {name}" for name in ("placed", "pending", "refused"))
-    yield from columns(("#", "", "order", "reason"), ([i["index"], _what(i), i.get("order_id", ""), _why(i)] for i in found["items"]))
+    yield ", ".join(f"{found[name]} {text}" for name, text in BECAME.items() if found[name] or name == "placed")
+    lines = ([each["index"], each["status"], each.get("order_id", ""), _why(each)] for each in found["items"])
+    yield from columns(("#", "status", "order", "reason"), lines)
 
 
 def _why(item: dict[str, Any]) -> str:

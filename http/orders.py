@@ -1,6 +1,7 @@
 """Orders over HTTP: place one or many, read, list, cancel, look back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from typing import Annotated, Any
@@ -70,11 +71,14 @@ async def place_orders(call: Call) -> web.StreamResponse:
     """207: each order is placed, refused or wrong by itself. A repeat with the same key meets the first answer of each."""
     body = await call.body(PlaceOrdersBody)
     items = await asyncio.gather(*(_placed(call, index, given) for index, given in enumerate(body.orders)))
-    placed = sum(item.status == 201 for item in items)
-    pending = sum(item.status == 202 for item in items)
-    view = PlacedListView(placed=placed, pending=pending, refused=len(items) - placed - pending, items=items)
+    became = Counter(BECAME.get(item.status, "refused") for item in items)
+    view = PlacedListView(**{name: became[name] for name in ("placed", "pending", "refused", "not_taken")}, items=items)
     text = view.model_dump_json(exclude_none=True).encode()
     return web.Response(status=207, body=text, content_type="application/json")
+
+
+BECAME = {201: "placed", 202: "pending", 503: "not_taken"}
+"""Every other status is a refusal."""
 
 
 async def _placed(call: Call, index: int, given: Any) -> PlacedView:

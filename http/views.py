@@ -293,11 +293,12 @@ class PlacedView(View):
 
 
 class PlacedListView(View):
-    """`items` are in the order of the request; the three counts add up to their number."""
+    """`items` are in the order of the request, the counts add up to their number. What was not taken (503) may be sent again."""
 
     placed: int
     pending: int
     refused: int
+    not_taken: int
     items: list[PlacedView]
 
 

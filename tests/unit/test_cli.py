@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from orderflow.cli import docs, orders, runstate, terminal
+from orderflow.cli import client, docs, orders, runstate, terminal
 from orderflow.cli.main import app, main
 from orderflow.cli.terminal import Failure
 
@@ -103,6 +103,33 @@ def test_items_that_are_none_are_named(text: str) -> None:
 @pytest.mark.parametrize("text", ['[{"items": []}, 1]', '{"items": []}\n\n1\n', ' [{"items": []},\n1]'])
 def test_orders_of_a_file_are_an_array_or_one_a_line(text: str) -> None:
     assert orders.parse_orders(text) == [{"items": []}, 1]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_placed_before_the_edge_was_gone_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """600 orders are two requests; the second meets nobody."""
+    keys: list[str] = []
+
+    def ask(url: str, method: str, path: str, *, body: dict[str, list[object]], key: str) -> client.Answer:
+        keys.append(key)
+        if len(keys) > 1:
+            raise Failure("the edge does not answer", code=69)
+        items = [{"index": index, "status": 201, "order_id": f"ord_{index}"} for index in range(len(body["orders"]))]
+        return client.Answer(207, {"placed": len(items), "pending": 0, "refused": 0, "not_taken": 0, "items": items})
+
+    monkeypatch.setattr(orders, "ask", ask)
+    file = tmp_path / "orders.jsonl"
+    file.write_text('{"items": []}\n' * 600)
+    assert run("orders", "place-many", str(file), "--key", "k", *["--json"] * as_json) == 69
+    said = capsys.readouterr()
+    assert keys == ["k", "k-500"] and "does not answer" in said.err
+    if as_json:
+        document = json.loads(said.out)
+        assert (document["placed"], len(document["items"]), document["errors"]) == (500, 500, ["the edge does not answer"])
+    else:
+        assert said.out.startswith("500 placed\n") and "ord_499" in said.out
 
 
 @pytest.mark.parametrize(("text", "why"), [("[1,", "no JSON array"), ("{}\nno", "line 2 is no JSON"), ("\n", "holds no order")])

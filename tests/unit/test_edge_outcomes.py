@@ -135,7 +135,7 @@ async def test_each_of_many_orders_is_placed_refused_or_wrong_by_itself() -> Non
         found = await answer.json()
         again = await (await client.post("/api/v1/orders/bulk", json={"orders": [orders[0], orders[2]]}, headers=key)).json()
     assert answer.status == 207
-    assert (found["placed"], found["pending"], found["refused"]) == (1, 1, 5)
+    assert [found[name] for name in ("placed", "pending", "refused", "not_taken")] == [1, 1, 5, 0]
     assert [item["status"] for item in found["items"]] == [201, 409, 202, 400, 400, 400, 400]
     assert [item["index"] for item in found["items"]] == list(range(7))
     placed, short, pending, empty, two_faults, *others = found["items"]
@@ -151,6 +151,13 @@ async def test_each_of_many_orders_is_placed_refused_or_wrong_by_itself() -> Non
     assert names[3] == names[0], "a repeat is the same command"
     assert names[4][0] == names[1][0] and names[4][1] != names[1][1], "another order in its place is told apart by its owner"
     assert again["items"][0]["location"] == placed["location"]
+
+
+async def test_what_the_log_did_not_take_is_told_apart_from_what_was_refused() -> None:
+    async with edge(later("LOG_UNAVAILABLE", "the log does not answer", 5)) as (client, _):
+        found = await (await client.post("/api/v1/orders/bulk", data=f'{{"orders":[{ITEMS},{ITEMS}]}}')).json()
+    assert [found[name] for name in ("placed", "pending", "refused", "not_taken")] == [0, 0, 0, 2]
+    assert {item["problem"]["code"] for item in found["items"]} == {"LOG_UNAVAILABLE"}
 
 
 @pytest.mark.parametrize("body", ["{}", '{"orders":[]}', '{"orders":{}}', '{"orders":[1],"atomic":true}', f'{{"orders":{[1] * 501}}}'])
