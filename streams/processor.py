@@ -35,8 +35,8 @@ class Processor:
         self.lookups = lookups
         self.code_version = code_version
         initial = self.rules.INITIAL
-        self.specs = [spec for spec in space.tables if spec.name not in ("head", "answer")]
-        self.fields = {spec.name: spec.field for spec in self.specs} | {name: name for name in space.lookups}
+        self.tables = {spec.name: spec.field for spec in space.tables if spec.name not in ("head", "answer")}
+        self.fields = self.tables | {name: name for name in space.lookups}
         self.single = {name for name, field in self.fields.items() if getattr(initial, field) is None}
 
     def run(self, batch: Batch) -> Result:

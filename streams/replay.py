@@ -24,10 +24,11 @@ def fold(space: KeySpace, events: Iterable[tuple[EventMeta, str, Any]]) -> Table
             raise ValueError(f"{space.name} {key}: event {meta.event_id} where sequence {expected} was expected")
         sequences[owner] = meta.sequence
         states[owner] = space.rules.evolve(states.get(owner) or space.rules.State(key=key), event, meta)
-    tables: Tables = {spec.name: {} for spec in space.tables if spec.name not in ("head", "answer")}
+    fields = {spec.name: spec.field for spec in space.tables if spec.name not in ("head", "answer")}
+    tables: Tables = {name: {} for name in fields}
     for (prefix, key), state in states.items():
         for name, rows in tables.items():
-            value = getattr(state, space.table(name).field)
+            value = getattr(state, fields[name])
             if isinstance(value, dict):
                 rows.update({prefix + row_key: row for row_key, row in value.items()})
             elif value is not None:

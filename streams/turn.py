@@ -123,18 +123,18 @@ class CommandTurn:
         return self.rules.State(key=self.key, **values)
 
     def _save(self, before: Any, after: Any) -> None:
-        for spec in self.processor.specs:
-            old, new = getattr(before, spec.field), getattr(after, spec.field)
+        for table, field in self.processor.tables.items():
+            old, new = getattr(before, field), getattr(after, field)
             if old is new:
                 continue
-            if spec.name in self.processor.single:
-                self.rows.put(spec.name, self.prefix + self.key, new)
+            if table in self.processor.single:
+                self.rows.put(table, self.prefix + self.key, new)
                 self.changed.add(self.key)
                 continue
             for key, row in new.items():
                 if old.get(key) is not row:
                     self.changed.add(key)
-                    self.rows.put(spec.name, self.prefix + key, row)
+                    self.rows.put(table, self.prefix + key, row)
 
     # -- the turn -----------------------------------------------------------------------------------------------------------------
     def _decide(self, turn: Turn, state: Any) -> tuple[tuple[Any, EventMeta] | None, bool]:
