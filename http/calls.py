@@ -60,6 +60,7 @@ class Parts(Struct, frozen=True):
     timeline: Timeline
     meters: Meters
     draining: asyncio.Event
+    strangers: limits.Strangers
     senders: Senders = Nobody()
 
 

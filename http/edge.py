@@ -105,7 +105,8 @@ async def connect(settings: EdgeSettings, records: Records, senders: Senders | N
     gateway = KafkaGateway(settings, records, counts[records.replies_topic])
     owners = Owners({space: counts[name] for space, name in zip(SPACES, names, strict=True)})
     reads = Reads(owners, settings)
-    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), senders or Nobody())
+    strangers = limits.Strangers(settings.webhooks_unverified_max)
+    parts = Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), strangers, senders or Nobody())
     feed = Feed(consumer_config(settings), _sources(records, gateway, owners), settings.start_timeout_s, gateway.fail)
     return Edge(parts, (reads, gateway, feed))
 

@@ -4,7 +4,9 @@ Order: URL, headers, where a browser says it comes from, body size. Line and qua
 """
 
 import asyncio
+import time
 import unicodedata
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -15,6 +17,9 @@ from orderflow.http.settings import EdgeSettings, is_loopback
 from orderflow.streams.domain.contract import Settings as Rules
 
 _RULES = Rules()
+MINUTE_S = 60.0
+ADDRESSES_MAX = 10_000
+"""So many source addresses are remembered."""
 
 
 class Limits(Struct, frozen=True):
@@ -75,6 +80,35 @@ async def read_body(request: web.Request, settings: EdgeSettings) -> bytes:
 
 def too_large(settings: EdgeSettings) -> Problem:
     return Problem("BODY_TOO_LARGE", f"the body may have {settings.body_bytes_max} bytes", status=413)
+
+
+class Strangers:
+    """How many requests of a minute each source address sent that nobody had signed. Verified ones are never counted (slot D115).
+
+    Args:
+        per_minute: so many are answered with what was wrong; further ones are told to wait.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute, self._clock = per_minute, clock
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def wait_s(self, address: str) -> int:
+        """Count one more of this address; seconds until it is heard again, 0 as long as it is below the limit."""
+        now = self._clock()
+        until, count = self._seen.get(address, (0.0, 0))
+        if now >= until:
+            self._seen.pop(address, None)  # so that the oldest minute stands first
+            until, count = now + MINUTE_S, 0
+            self._forget(now)
+        self._seen[address] = (until, count + 1)
+        return max(1, round(until - now)) if count >= self._per_minute else 0
+
+    def _forget(self, now: float) -> None:
+        """Minutes that are over, and when there are too many addresses the oldest ones."""
+        while self._seen and (len(self._seen) >= ADDRESSES_MAX or next(iter(self._seen.values()))[0] <= now):
+            del self._seen[next(iter(self._seen))]
 
 
 def is_safe(text: str) -> bool:

@@ -39,6 +39,8 @@ class EdgeSettings(BaseSettings):
     webhooks: Path | None = None
     """The file with the secrets of those who may send webhooks (docs/how-to/webhooks.md); without it every webhook is refused."""
 
+    webhooks_unverified_max: int = Field(1000, ge=1)
+    """Webhooks of a minute and a source address that nobody signed; further ones are 429. Verified ones are never counted."""
     answer_wait_s: float = Field(2.0, gt=0, le=30)
     """How long a POST waits for its outcome before it answers 202 (contracts.md 2)."""
     produce_timeout_s: float = Field(5.0, gt=0, le=30)

@@ -33,6 +33,10 @@ async def receive_webhook(call: Call) -> web.StreamResponse:
     reason = await sender.refusal(call.request.headers, raw, time.time())
     if reason:
         call.parts.meters.webhook(name, reason)
+        wait_s = call.parts.strangers.wait_s(call.request.remote or "")
+        if wait_s:
+            said = f"more than {call.parts.settings.webhooks_unverified_max} requests of a minute from this address were signed by nobody"
+            raise Problem("RATE_LIMITED", said, headers={"Retry-After": str(wait_s)})
         raise Problem(reason, REASONS[reason])
     try:
         fact = sender.fact(raw)
@@ -71,6 +75,6 @@ ROUTES = (
         "Take a payment provider's webhook, signed as the provider documents it.",
         "payments",
         {200: WebhookView, 202: WebhookView},
-        problems=(400, 401, 404, 413, 503),
+        problems=(400, 401, 404, 413, 429, 503),
     ),
 )

@@ -11,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from orderflow.http.calls import Parts
 from orderflow.http.edge import Edge, build_app
 from orderflow.http.gateway import KafkaGateway
+from orderflow.http.limits import Strangers
 from orderflow.http.meters import Meters
 from orderflow.http.openapi import document, table
 from orderflow.http.owners import Owners
@@ -29,7 +30,7 @@ def edge() -> Edge:
     records = Records(Catalog(), {subject.name: number for number, subject in enumerate(Catalog().subjects(), 1)})
     gateway = KafkaGateway(settings, records, 16)
     reads = Reads(Owners({"orders": 4, "stock": 4}), settings)
-    return Edge(Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event()), ())
+    return Edge(Parts(settings, gateway, reads, Timeline(settings, records), Meters(), asyncio.Event(), Strangers(1000)), ())
 
 
 def test_the_document_is_valid_openapi_3_1() -> None:

@@ -13,6 +13,7 @@ from orderflow.http.calls import Parts
 from orderflow.http.edge import Edge, StartRefused, build_app, serve
 from orderflow.http.gateway import Applied, Ask, Denied, Outcome
 from orderflow.http.idempotency import derived_id
+from orderflow.http.limits import Strangers
 from orderflow.http.meters import Meters
 from orderflow.http.owners import Owners
 from orderflow.http.problems import later
@@ -90,7 +91,13 @@ async def edge(
     settings = EdgeSettings.model_validate({"profile": "demo", **changed})
     script = gateway(outcome)
     parts = Parts(
-        settings, script, Reads(Owners({"orders": 4, "stock": 4}), settings), Timeline(settings, RECORDS), Meters(), asyncio.Event()
+        settings,
+        script,
+        Reads(Owners({"orders": 4, "stock": 4}), settings),
+        Timeline(settings, RECORDS),
+        Meters(),
+        asyncio.Event(),
+        Strangers(1000),
     )
     async with TestClient(TestServer(build_app(Edge(parts, (parts.reads, script))))) as client:
         yield client, script

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer, unused_port
 from orderflow.http.calls import Parts
 from orderflow.http.edge import Edge, build_app
 from orderflow.http.gateway import Ask, Outcome
+from orderflow.http.limits import Strangers
 from orderflow.http.meters import Meters
 from orderflow.http.owners import Owners
 from orderflow.http.reads import Reads
@@ -74,7 +75,7 @@ async def system(*responds: Respond, **changed: Any) -> AsyncIterator[tuple[Test
             app.router.add_get("/{path:.*}", peer.handle)
             server = await running.enter_async_context(TestServer(app))
             peer.address = str(server.make_url("")).rstrip("/")
-        parts = Parts(settings, Silent(), Reads(owners, settings), Timeline(settings, RECORDS), Meters(), asyncio.Event())
+        parts = Parts(settings, Silent(), Reads(owners, settings), Timeline(settings, RECORDS), Meters(), asyncio.Event(), Strangers(1000))
         client = await running.enter_async_context(TestClient(TestServer(build_app(Edge(parts, (parts.reads,))))))
         yield client, owners, peers
 

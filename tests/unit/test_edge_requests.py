@@ -15,6 +15,7 @@ from msgspec import structs
 from orderflow.http.calls import Parts
 from orderflow.http.edge import Edge, build_app
 from orderflow.http.gateway import Ask, Outcome
+from orderflow.http.limits import Strangers
 from orderflow.http.meters import Meters
 from orderflow.http.owners import Owners
 from orderflow.http.reads import Reads
@@ -58,7 +59,13 @@ async def edge(**changed: Any) -> AsyncIterator[tuple[TestClient, Recorder]]:
     settings = EdgeSettings.model_validate({"profile": "demo", **changed})
     recorder = Recorder()
     parts = Parts(
-        settings, recorder, Reads(Owners({"orders": 4, "stock": 4}), settings), Timeline(settings, RECORDS), Meters(), asyncio.Event()
+        settings,
+        recorder,
+        Reads(Owners({"orders": 4, "stock": 4}), settings),
+        Timeline(settings, RECORDS),
+        Meters(),
+        asyncio.Event(),
+        Strangers(1000),
     )
     async with TestClient(TestServer(build_app(Edge(parts, (parts.reads, recorder))))) as client:
         yield client, recorder

@@ -24,6 +24,7 @@ from orderflow.connectors.webhooks.stripe import StripeWebhooks
 from orderflow.http.calls import Parts
 from orderflow.http.edge import Edge, build_app
 from orderflow.http.gateway import Applied, Denied, Outcome
+from orderflow.http.limits import ADDRESSES_MAX, Strangers
 from orderflow.http.meters import Meters
 from orderflow.http.owners import Owners
 from orderflow.http.problems import later
@@ -45,10 +46,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def edge(file: Path | None, outcome: Outcome | Exception | None = None) -> AsyncIterator[tuple[TestClient, Script]]:
-    settings = EdgeSettings.model_validate({"profile": "demo"})
+async def edge(
+    file: Path | None, outcome: Outcome | Exception | None = None, *, unverified_max: int = 1000
+) -> AsyncIterator[tuple[TestClient, Script]]:
+    settings = EdgeSettings.model_validate({"profile": "demo", "webhooks_unverified_max": unverified_max})
+    strangers = Strangers(unverified_max)
     script, reads = Script(outcome), Reads(Owners({"orders": 4, "stock": 4}), settings)
-    parts = Parts(settings, script, reads, Timeline(settings, RECORDS), Meters(), asyncio.Event(), Sources(file))
+    parts = Parts(settings, script, reads, Timeline(settings, RECORDS), Meters(), asyncio.Event(), strangers, Sources(file))
     async with TestClient(TestServer(build_app(Edge(parts, (reads, script))))) as client:
         yield client, script
 
@@ -72,6 +76,35 @@ async def test_a_forged_webhook_is_401_and_nothing_is_sent(file: Path, entry: di
         metrics = await (await client.get("/metrics")).text()
         assert f'orderflow_webhooks_total{{result="{entry["reason"]}",source="{NAMES[entry["scheme"]]}"}} 1.0' in metrics
         assert (await post(client, entry["scheme"], EVENTS[entry["scheme"]]()))[0] == 200, "the same one, signed rightly"
+
+
+async def test_who_sends_too_much_that_nobody_signed_is_told_to_wait_and_what_is_signed_always_passes(file: Path) -> None:
+    forged = next(entry for entry in CORPUS if entry["scheme"] == "standard")
+    async with edge(file, Applied(None), unverified_max=3) as (client, script):
+        for _ in range(10):
+            assert (await post(client, "standard", local_event()))[0] == 200
+        found = [await post(client, "standard", local_event(), forged) for _ in range(5)]
+        assert [status for status, _ in found] == [401, 401, 401, 429, 429]
+        assert found[-1][1]["code"] == "RATE_LIMITED"
+        headers, body = FORGER.request("standard", local_event(), forged)
+        async with client.post(f"{PATH}/{NAMES['standard']}", data=body, headers=headers) as answer:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert (await post(client, "standard", local_event()))[0] == 200
+    assert len(script.asked) == 11
+
+
+def test_the_minute_of_an_address_is_its_own_and_memory_is_bounded() -> None:
+    now = [0.0]
+    strangers = Strangers(2, lambda: now[0])
+    assert [strangers.wait_s("a") for _ in range(3)] == [0, 0, 60]
+    assert strangers.wait_s("b") == 0
+    now[0] = 59.0
+    assert strangers.wait_s("a") == 1
+    now[0] = 60.0
+    assert [strangers.wait_s("a") for _ in range(3)] == [0, 0, 60]
+    for number in range(3 * ADDRESSES_MAX):
+        strangers.wait_s(f"10.0.0.{number}")
+    assert len(strangers._seen) <= ADDRESSES_MAX
 
 
 @pytest.mark.parametrize("at_s", [-299, 299])
