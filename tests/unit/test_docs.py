@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from docs_harness import ROOT, Snippet, Step, fits, masked, pages, prose, run, snippets, steps
 
 from orderflow.cli import docs, environment
@@ -133,6 +134,16 @@ SHELL_STEPS = [(snippet, step) for snippet in SNIPPETS if snippet.language in SH
 def test_every_command_that_is_shown_can_be_given(snippet: Snippet, step: Step) -> None:
     for arguments in calls("\n".join(without_comment(line) for line in step.command.splitlines())):
         parse(arguments)
+
+
+def test_every_command_of_the_compose_file_can_be_given() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    commands = [service["command"] for service in services.values() if "command" in service]
+    given = [found for command in commands for found in calls(command[2] if command[0] == "sh" else shlex.join(command))]
+    for arguments in given:
+        parse(arguments)
+    assert [" ".join(arguments[:2]) for arguments in given[:4]] == ["topics apply", "schemas apply", "channels apply", "channels apply"]
+    assert ["payments", "connect", "--provider-url", "http://provider:8090"] in given
 
 
 def test_commands_are_found_at_all() -> None:
