@@ -65,11 +65,11 @@ class KeyOrder:
 
     __slots__ = ("add", "_fresh", "_known", "_ordered")
 
-    def __init__(self) -> None:
-        self._fresh: set[bytes] = set()
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self._fresh = list(keys)
         self._known: set[bytes] = set()
         self._ordered: list[bytes] = []
-        self.add = self._fresh.update
+        self.add = self._fresh.extend
 
     def starting(self, prefix: bytes) -> Iterator[bytes]:
         """The keys that begin with `prefix`."""
@@ -82,7 +82,7 @@ class KeyOrder:
             yield keys[at]
 
     def _settle(self) -> None:
-        keys, new = self._ordered, self._fresh - self._known
+        keys, new = self._ordered, set(self._fresh) - self._known
         if len(new) * FEW > len(keys):
             keys.extend(new)
             keys.sort()
@@ -110,7 +110,9 @@ class Rows:
         self._staged_index: dict[bytes, bytes | None] = {}
         self._open: dict[bytes, bytes | None] = {}
         self._open_index: dict[bytes, bytes | None] = {}
-        self._open_order, self._open_index_order = KeyOrder(), KeyOrder()
+        self._open_order: KeyOrder | None = None
+        self._open_index_order: KeyOrder | None = None
+        """Made by the first range: who asks for none does not pay for them."""
         self._unsent: dict[bytes, bytes | None] = {}
         self.cached_rows_max = CACHE_ROWS_MAX
         self._rows: dict[bytes, Any] = {}
@@ -156,9 +158,11 @@ class Rows:
         table = self.tables[name]
         start = (table.index_prefix(index) if index else table.prefix) + prefix.encode()
         if index:
-            changes, order, staged = self._open_index, self._open_index_order, self._staged_index
+            changes, staged = self._open_index, self._staged_index
+            order = self._open_index_order = self._open_index_order or KeyOrder(changes)
         else:
-            changes, order, staged = self._open, self._open_order, self._staged_values
+            changes, staged = self._open, self._staged_values
+            order = self._open_order = self._open_order or KeyOrder(changes)
         mine = {raw: changes[raw] for raw in order.starting(start)}
         mine.update((raw, value) for raw, value in staged.items() if raw.startswith(start))
         found: dict[bytes, bytes] = {}
@@ -197,13 +201,15 @@ class Rows:
         if self._staged:
             self._rows.update(self._staged)
             self._open.update(self._staged_values)
-            self._open_order.add(self._staged_values)
+            if self._open_order is not None:
+                self._open_order.add(self._staged_values)
             self._unsent.update(self._staged_values)
             self._staged.clear()
             self._staged_values.clear()
             if self._staged_index:
                 self._open_index.update(self._staged_index)
-                self._open_index_order.add(self._staged_index)
+                if self._open_index_order is not None:
+                    self._open_index_order.add(self._staged_index)
                 self._staged_index.clear()
 
     def drop(self) -> None:
@@ -249,5 +255,8 @@ class Rows:
         self._older.clear()
 
     def _close(self) -> None:
-        for changes in (self._open, self._open_index, self._open_order, self._open_index_order):
-            changes.clear()
+        self._open.clear()
+        self._open_index.clear()
+        for order in (self._open_order, self._open_index_order):
+            if order is not None:
+                order.clear()
