@@ -151,18 +151,19 @@ class Membership(ABC):
     def _assign(self, consumer: Any, assigned: list[TopicPartition]) -> None:
         """Take the new partitions, paused, and ask for their restore; the kept ones go on."""
         self._epoch += 1
-        self.generation += 1
         reach("during_rebalance")
-        wanted = []
+        generation, taken = self.generation + 1, {}
         if self._standby is not None:
             self._standby.release({(self.logs[tp.topic].space, tp.partition) for tp in assigned})
         for tp in assigned:
             source = self.logs[tp.topic]
             family = self.store.family(source.space, tp.partition)
             rate = ParkRate(self.settings.parked_max, self.settings.parked_percent_max)
-            self.partitions[tp.topic, tp.partition] = Partition(source, tp.partition, family, self.generation, rate)
+            taken[tp.topic, tp.partition] = Partition(source, tp.partition, family, generation, rate)
             tp.offset = OFFSET_BEGINNING
-            wanted.append(self._wanted(source, tp.partition))
+        self.partitions.update(taken)
+        self.generation = generation  # after them: who asks for our health meanwhile must not hear that nothing is behind
+        wanted = [self._wanted(self.logs[tp.topic], tp.partition) for tp in assigned]
         self._share_cache()
         consumer.incremental_assign(assigned)
         if assigned:

@@ -11,10 +11,12 @@ import pytest
 from orderflow.streams.domain.contract import Get, Range
 from orderflow.streams.turn import CommandTurn
 from simulation import corpus, shrink
-from simulation.edges import Load
+from simulation.edges import Edge, Load
 from simulation.faults import Fault
 from simulation.planted import PLANTED, PREPARES
 from simulation.run import Plan, plan_of, run
+from simulation.store import SimStore
+from simulation.system import Parts, System
 
 SMOKE_SEEDS = range(1, 13)
 FOUND_FAST = (
@@ -78,6 +80,29 @@ def test_what_a_turn_takes_from_its_last_decision_is_what_its_rows_hold(monkeypa
     for seed in SMOKE_SEEDS:
         assert run(plan_of(seed, "smoke")).problems == []
     assert taken > 1000
+
+
+def test_a_worker_has_joined_only_once_it_has_its_partitions() -> None:
+    """Its health says ready when it has joined and nothing of what it has is behind."""
+    seen: list[tuple[int, int]] = []
+
+    class Watched(SimStore):
+        def family(self, space: str, partition: int) -> Any:
+            worker = system.workers[0]
+            if worker.engine is not None:
+                seen.append((worker.engine.generation, len(worker.engine.partitions)))
+            return super().family(space, partition)
+
+    def prepare(made: System, edge: Edge) -> None:
+        nonlocal system
+        system = made
+
+    parts = Parts()
+    parts.store = Watched
+    system: Any = None
+    assert run(PLAIN, parts, prepare=prepare).problems == []
+    assert (0, 0) in seen
+    assert not [each for each in seen if each[0] and not each[1]], "it has joined, and has nothing yet"
 
 
 def test_other_seeds_are_other_histories() -> None:
