@@ -118,9 +118,9 @@ def demo(
     """Start everything, prove what it promises, stop everything.
 
     One order goes from POST to shipped and delivered. One is paid, captured as it ships and partly refunded, one declined, one canceled
-    although the provider's answers are lost; the provider's book agrees. 50 buyers want 10 units at once. Then 50 more, and the worker is killed with -9
-    in the middle. Meanwhile the payment of one more order comes when the order has ended, and is given back: windows that people wait for
-    are 180 times shorter here. Every line that is printed was checked.
+    although the provider's answers are lost; the provider's book agrees. 50 buyers want 10 units at once. Meanwhile the payment of one more
+    order comes when the order has ended, and is given back: windows that people wait for are 180 times shorter here. Then 50 more buyers,
+    and the worker is killed with -9 in the middle. Every line that is printed was checked.
 
     \b
     Example:
@@ -187,6 +187,10 @@ async def _all_proofs(url: str, provider: str, data: Path, tell: Callable[[str],
             await asyncio.to_thread(verify.read_log, facts, url, data)
             add(Proof(_result("", facts), facts.figures(), race.judge_race(facts)))
 
+            add(_paid_late(await late))  # before the worker is killed: while there is none, no window ends and a late payment is in time
+            for line in paying.ledger_lines({"late": late.result().money}):
+                tell(f"         {line}")
+
             facts = await race.run(
                 edge, verify.new_run_id(), orders=BUYERS, stock=UNITS, duplicates=False, kill=lambda: verify.kill(data), wait_s=WAIT_S
             )
@@ -195,10 +199,6 @@ async def _all_proofs(url: str, provider: str, data: Path, tell: Callable[[str],
                 await asyncio.to_thread(verify.read_log, facts, url, data)
                 how = f"the worker killed with -9 (process {facts.killed.pid}): "
                 add(Proof(_result(how, facts), facts.figures(), race.judge_race(facts)))
-
-            add(_paid_late(await late))
-            for line in paying.ledger_lines({"late": late.result().money}):
-                tell(f"         {line}")
         finally:
             late.cancel()
     return proofs
