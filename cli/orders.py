@@ -1,4 +1,4 @@
-"""`orderflow orders`: place one or many, read, list, cancel and look back, through the HTTP edge."""
+"""`orderflow orders`: place one or many, read, list, hold, cancel and look back, through the HTTP edge."""
 
 import json
 import sys
@@ -19,8 +19,11 @@ BULK_MAX = 500
 BECAME = {"placed": "placed", "pending": "not decided yet", "refused": "refused", "not_taken": "not taken"}
 """What the edge counts of them, in words."""
 
-app = group("Place, read, list and cancel orders.")
+app = group("Place, read, list, hold and cancel orders.")
 
+HoldName = Annotated[
+    str, typer.Argument(metavar="[HOLD]", help="FRAUD_REVIEW, ADDRESS_INVALID, PAYMENT, PAYMENT_EXPIRING, CAPACITY, SHORT or MANUAL.")
+]
 OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="The order's id.")]
 
 
@@ -238,14 +241,69 @@ def cancel(
     raise typer.Exit(outcome_code(answer))
 
 
+@app.command()
+def hold(
+    order_id: OrderId,
+    name: HoldName = "MANUAL",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; no personal data.")] = "",
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Hold an order: nothing of it is handed over and nothing captured until the hold is released.
+
+    \b
+    Example:
+      orderflow orders hold test-order-123 FRAUD_REVIEW --reason "two cards in one hour"
+    \b
+    Exit codes:
+      0   held
+      1   refused: it has left or ended, no such order, or no such hold
+      69  the edge does not answer
+      75  accepted, not decided yet: repeat with the same --key
+    """
+    _held("POST", order_id, name, reason, key, url, as_json)
+
+
+@app.command()
+def release(
+    order_id: OrderId,
+    name: HoldName = "MANUAL",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; no personal data.")] = "",
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Release a hold of an order; without the last one it goes on.
+
+    \b
+    Example:
+      orderflow orders release test-order-123 FRAUD_REVIEW --reason "the customer called"
+    \b
+    Exit codes:
+      0   released, or it was not there
+      1   refused: no such order, or no such hold
+      69  the edge does not answer
+      75  accepted, not decided yet: repeat with the same --key
+    """
+    _held("DELETE", order_id, name, reason, key, url, as_json)
+
+
+def _held(method: str, order_id: str, name: str, reason: str, key: str, url: str, as_json: bool) -> None:
+    answer = ask(url, method, f"{PATH}/{order_id}/holds/{name}", body={"reason": reason} if reason else {}, key=key)
+    show(answer.body, as_json, lambda _: _order_lines(answer))
+    raise typer.Exit(outcome_code(answer))
+
+
 def _order_lines(answer: Answer) -> Iterator[str]:
     order = answer.body
     if answer.status == 202:
         yield f"accepted, not decided yet: {answer.location or order.get('location', '')}"
         return
-    yield from fields(
-        {name: order.get(name) for name in ("order_id", "order_number", "status", "financial_status", "reason", "placed_at", "changed_at")}
-    )
+    shown = {
+        name: order.get(name) for name in ("order_id", "order_number", "status", "financial_status", "reason", "placed_at", "changed_at")
+    }
+    yield from fields({**shown, "holds": ", ".join(order.get("holds", ()))})
     yield from columns(("sku", "quantity", "shipped", "delivered"), _cells(order.get("lines", ()), "sku quantity shipped delivered"))
     if order.get("fulfillments"):
         yield from columns(("fulfillment", "status", "location"), _cells(order["fulfillments"], "fulfillment_id status location_id"))

@@ -15,7 +15,7 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orderflow.http import fulfillment, health, orders, payments, reservations, sagas, stock, webhooks
+from orderflow.http import fulfillment, health, holds, orders, payments, reservations, sagas, stock, webhooks
 from orderflow.http.calls import Call
 from orderflow.http.problems import MEDIA_TYPE
 from orderflow.http.routing import Route
@@ -28,7 +28,7 @@ DESCRIPTION = (
     "the resource: read that, or repeat the request with the same Idempotency-Key. Bodies are read as JSON whatever their content type."
 )
 TAGS = {
-    "orders": "Place, read, list and cancel orders.",
+    "orders": "Place, read, list, hold and cancel orders.",
     "payments": "Read and move the money of orders.",
     "stock": "Receive, adjust and read stock.",
     "fulfillment": "What warehouses and carriers report.",
@@ -53,7 +53,7 @@ ROUTES = (Route("GET", "/openapi.json", serve_document, "This document.", "opera
 
 def table() -> tuple[Route, ...]:
     """Every route of the edge."""
-    nouns = (orders, payments, webhooks, stock, reservations, fulfillment, sagas, health)
+    nouns = (orders, holds, payments, webhooks, stock, reservations, fulfillment, sagas, health)
     return (*(route for noun in nouns for route in noun.ROUTES), *ROUTES)
 
 

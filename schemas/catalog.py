@@ -61,14 +61,15 @@ SPACES = (
         "order_id",
         _in(
             "orders",
-            "PlaceOrder RecordStockAnswer CancelOrder PostFulfillmentStatus RecordDelivery RecordProviderResult RecordWebhook"
-            " CapturePayment VoidPayment RefundPayment TimerDue",
+            "PlaceOrder RecordStockAnswer CancelOrder PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery RecordProviderResult"
+            " RecordWebhook CapturePayment VoidPayment RefundPayment TimerDue",
         ),
         _in(
             "orders",
-            "OrderCreated OrderStatusChanged OrderRejected StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged"
-            " FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed PaymentRequested PaymentAuthorized PaymentCaptured"
-            " PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded Refused",
+            "OrderCreated OrderStatusChanged OrderRejected OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded"
+            " FulfillmentCreated FulfillmentStatusChanged FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed"
+            " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
+            " Refused",
         ),
         (
             Aggregate("order", "orderflow.orders.OrderSnapshot", "order_id"),
@@ -269,6 +270,8 @@ ALIASES: Mapping[str, str] = {
     "ReservationReleased": "warehouse.inventory.reservation_released",
     "ReservationExpired": "warehouse.inventory.reservation_expired",
     "ReservationCommitted": "inventory.stock.committed",
+    "OrderHoldPlaced": "order.hold_placed",
+    "OrderHoldReleased": "order.hold_released",
     "FulfillmentCreated": "fulfillment.order_created",
     "FulfillmentStatusChanged": "fulfillment.status_changed",
     "DeliveryConfirmed": "shipping.delivery_confirmed",
@@ -293,6 +296,7 @@ _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 _OPERATIONS = ("authorize", "capture", "void", "refund")
 _RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
 _WEBHOOKS = ("RecordWebhook", "WebhookRecorded")
+_HOLDS = ("FRAUD_REVIEW", "ADDRESS_INVALID", "PAYMENT", "PAYMENT_EXPIRING", "CAPACITY", "SHORT", "MANUAL")
 _OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
 VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.RecordStockAnswer.outcome": _STOCK_OUTCOMES,
@@ -313,7 +317,10 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.rows.OrderLine.kind": ("item", "shipping", "fee"),
     "orderflow.orders.PlaceOrder.payment_terms": _PAYMENT_TERMS,
     "orderflow.orders.PlaceOrder.partial_policy": _PARTIAL_POLICIES,
-    "orderflow.orders.rows.Hold.hold": ("FRAUD_REVIEW", "ADDRESS_INVALID", "PAYMENT", "PAYMENT_EXPIRING", "CAPACITY", "SHORT", "MANUAL"),
+    **{
+        f"orderflow.orders.{name}.hold": _HOLDS
+        for name in ("PlaceHold", "ReleaseHold", "OrderHoldPlaced", "OrderHoldReleased", "rows.Hold")
+    },
     "orderflow.stock.ReceiveStock.disposition": ("available", "damaged", "quality_control"),
     "orderflow.stock.MovementRecorded.kind": ("receive", "ship", "adjust"),
     "orderflow.stock.StockChanged.change": (

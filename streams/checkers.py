@@ -269,7 +269,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
             continue
-        elif name == "DeliveryConfirmed":
+        elif name in ("DeliveryConfirmed", "OrderHoldPlaced", "OrderHoldReleased"):
             order.version += 1
         if not getattr(event, "fulfillment_id", "") and seen.meta.version != order.version:
             yield Violation("I7", where, f"version {seen.meta.version}; {order.version} facts were seen")

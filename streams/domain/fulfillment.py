@@ -120,6 +120,8 @@ def post(state: State, command: PostFulfillmentStatus, turn: Turn) -> tuple[Even
         return (FulfillmentStatusIgnored(row.fulfillment_id, target.lower(), Reason.STALE_STATUS),)
     if target not in POSTED:
         return refusal(command, Reason.ILLEGAL_TRANSITION, status=row.status.lower(), posted=target.lower())
+    if target is SHIPPED and order.holds:
+        return refusal(command, Reason.HOLD_ACTIVE, holds=_names(order))
     if _exceeds(row, command.lines):
         return refusal(command, Reason.QUANTITY_EXCEEDED, fulfillment_id=row.fulfillment_id)
     steps = steps_to(row.status, target)
@@ -145,11 +147,17 @@ def _target(state: State, order: OrderRow, target_id: str) -> tuple[FulfillmentR
     rows = [row for row in state.fulfillment.values() if row.status is not CANCELED]
     unfinished = [row for row in rows if row.status not in FINISHED]
     if not rows:
+        if order.status is ORDER_CONFIRMED and order.holds:
+            return None, Reason.HOLD_ACTIVE
         early = order.status in (ORDER_PENDING, ORDER_CONFIRMED)
         return None, Reason.PREDECESSOR_MISSING if early else Reason.ILLEGAL_TRANSITION
     if len(unfinished) == 1:
         return unfinished[0], Reason.NOT_FOUND
     return (rows[0] if len(rows) == 1 else None), Reason.AMBIGUOUS_FULFILLMENT
+
+
+def _names(order: OrderRow) -> str:
+    return ", ".join(hold.hold for hold in order.holds)
 
 
 def awaits_commit(order: OrderRow) -> bool:
@@ -233,6 +241,9 @@ def served(order: OrderRow, row: FulfillmentRow, turn: Turn, handover: Handover)
             due_at = turn.at + turn.settings.give_up_s * MICROS_PER_S
             events.append(FulfillmentStatusBuffered(row.fulfillment_id, waiting.status, waiting.command_id, due_at, waiting.lines))
             break
+        if target is SHIPPED and order.holds:
+            events.append(FulfillmentStatusIgnored(row.fulfillment_id, waiting.status, Reason.HOLD_ACTIVE))
+            break
         reached = _reached(row, steps, waiting.lines)
         if reached is None:
             events.append(FulfillmentStatusIgnored(row.fulfillment_id, waiting.status, Reason.QUANTITY_EXCEEDED))
@@ -264,8 +275,8 @@ def order_moved(state: State, order: OrderRow, changed: Rows) -> tuple[OrderStat
     return ()
 
 
-def unpaid(state: State, reason: str) -> tuple[FulfillmentStatusIgnored, ...]:
-    """The capture that posts of `shipped` wait for was declined: nothing is handed over, and whoever posted hears why."""
+def not_handed_over(state: State, reason: str) -> tuple[FulfillmentStatusIgnored, ...]:
+    """Posts of `shipped` that wait for a capture or a commit wait in vain: nothing is handed over, and whoever posted hears why."""
     return tuple(
         FulfillmentStatusIgnored(row.fulfillment_id, SHIPPED.lower(), reason)
         for row in state.fulfillment.values()

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain.contract import EventMeta, Refused
 from orderflow.streams.domain.fulfillment_steps import RANKS, moved, status_named
+from orderflow.streams.domain.holds import PAYMENT_EXPIRING
 from orderflow.streams.domain.ids import answer_key, parse_reservation
 from orderflow.streams.domain.order_records import (
     DeliveryConfirmed,
@@ -15,6 +16,8 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
     OrderCreated,
+    OrderHoldPlaced,
+    OrderHoldReleased,
     OrderRejected,
     OrderStatus,
     OrderStatusChanged,
@@ -25,6 +28,7 @@ from orderflow.streams.domain.order_rows import (
     BufferedPost,
     FulfillmentLine,
     FulfillmentRow,
+    Hold,
     OrderLine,
     OrderRow,
     State,
@@ -49,6 +53,8 @@ Event = (
     OrderCreated
     | OrderStatusChanged
     | OrderRejected
+    | OrderHoldPlaced
+    | OrderHoldReleased
     | StockAsked
     | StockAnswerRecorded
     | FulfillmentCreated
@@ -72,6 +78,11 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
     match event:
         case OrderStatusChanged():
             return _status_changed(state, order, event, meta)
+        case OrderHoldPlaced():
+            return _held(state, order, event, meta)
+        case OrderHoldReleased():
+            kept = tuple(hold for hold in order.holds if hold.hold != event.hold)
+            return replace(state, order=replace(order, version=order.version + 1, holds=kept))
         case StockAsked():
             return _asked(state, order, event, meta)
         case StockAnswerRecorded():
@@ -139,7 +150,7 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
         return state
     changed = replace(order, version=order.version + 1, status=event.new_status, reason=event.reason or order.reason)
     if event.new_status is OrderStatus.CONFIRMED:
-        changed = replace(changed, confirmed_at=meta.occurred_at)
+        changed = replace(changed, confirmed_at=meta.occurred_at, expiring_at=event.due_at)
     elif event.new_status is OrderStatus.CANCEL_PENDING and event.changed_by != SYSTEM:
         changed = replace(changed, waiting=(*order.waiting, meta.command_id))
     elif event.new_status is OrderStatus.DELIVERED and event.due_at is not None:
@@ -148,6 +159,13 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
         lines = tuple(replace(line, canceled=line.quantity - line.shipped, fulfilled=line.shipped) for line in order.lines)
         changed = replace(changed, canceled_at=meta.occurred_at, lines=lines)
     return replace(state, order=changed)
+
+
+def _held(state: State, order: OrderRow, event: OrderHoldPlaced, meta: EventMeta) -> State:
+    """One more hold; that the authorization is about to end is said once."""
+    held = (*(hold for hold in order.holds if hold.hold != event.hold), Hold(event.hold, event.reason, meta.occurred_at))
+    expiring_at = None if event.hold == PAYMENT_EXPIRING else order.expiring_at
+    return replace(state, order=replace(order, version=order.version + 1, holds=held, expiring_at=expiring_at))
 
 
 # -- stock ----------------------------------------------------------------------------------------------------------------------------

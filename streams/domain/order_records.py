@@ -125,6 +125,20 @@ class CancelOrder(Struct, frozen=True, gc=False):
     lines: tuple[LineQuantity, ...] = ()
 
 
+class PlaceHold(Struct, frozen=True, gc=False):
+    """Stop an order for this reason; `hold` is one of holds.HOLDS."""
+
+    hold: str
+    reason: str = ""
+
+
+class ReleaseHold(Struct, frozen=True, gc=False):
+    """This reason is over."""
+
+    hold: str
+    reason: str = ""
+
+
 class PostFulfillmentStatus(Struct, frozen=True, gc=False):
     """What a warehouse says about a fulfillment; `target_id` is its id or the order's. No lines means full quantities."""
 
@@ -196,6 +210,20 @@ class OrderRejected(Struct, frozen=True, gc=False):
 
     reason: str
     shortages: tuple[Shortage, ...] = ()
+
+
+class OrderHoldPlaced(Struct, frozen=True, gc=False):
+    """The order is stopped for this reason."""
+
+    hold: str
+    reason: str = ""
+
+
+class OrderHoldReleased(Struct, frozen=True, gc=False):
+    """This reason is over; without the last one the order goes on."""
+
+    hold: str
+    reason: str = ""
 
 
 class StockAsked(Struct, frozen=True, gc=False):

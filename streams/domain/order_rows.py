@@ -43,7 +43,7 @@ class Hold(Struct, frozen=True, gc=False):
 class OrderRow(Struct, frozen=True, gc=False):
     """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock, or with a payment
     provider, stands, `asked_at` when it last asked one; `waiting` are the commands whose answer was still open when they were decided: the
-    place first, then a cancel.
+    place first, then a cancel. At `expiring_at` its authorization is about to end.
     """
 
     version: int
@@ -79,6 +79,7 @@ class OrderRow(Struct, frozen=True, gc=False):
     payment_provider: str = "local"
     token_ref: str = ""
     asked_at: int | None = None
+    expiring_at: int | None = None
 
 
 class StockAnswerRow(Struct, frozen=True, gc=False):

@@ -1,11 +1,11 @@
 """The way of an order as data, the one event that moves it, and the labels people see (domain.md 2.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from orderflow.streams.domain import fulfillment_steps, money
 from orderflow.streams.domain.contract import MICROS_PER_S, Turn
 from orderflow.streams.domain.order_records import FulfillmentStatus, OrderStatus, OrderStatusChanged
-from orderflow.streams.domain.order_rows import OrderRow
+from orderflow.streams.domain.order_rows import Hold, OrderRow
 from orderflow.streams.domain.transitions import Transition, Transitions
 
 PENDING, CONFIRMED, PROCESSING = OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING
@@ -56,7 +56,7 @@ def status_changed(
         order.order_number,
         previous,
         new,
-        label(new, found),
+        label(new, found, order.holds),
         reason,
         changed_by,
         order.financial_status,
@@ -72,10 +72,12 @@ def delivered(order: OrderRow, statuses: Iterable[FulfillmentStatus], turn: Turn
     return status_changed(order, SHIPPED, DELIVERED, statuses, due_at=due_at)
 
 
-def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus]) -> str:
-    """The one word people see: a rejected order is canceled, one in work shows how far its fulfillments are."""
+def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus], holds: Collection[Hold] = ()) -> str:
+    """The one word people see: a rejected order is canceled, one that is held says so, one in work shows how far its fulfillments are."""
     if status is REJECTED:
         return "canceled"
+    if holds and status in (PENDING, CONFIRMED, PROCESSING):
+        return "on_hold"
     if status not in (PROCESSING, SHIPPED):
         return status.lower()
     found = fulfillment_steps.label(statuses)

@@ -1,6 +1,6 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, sourcing.py, fulfillment.py, payment.py,
+This module only says which rule file a command or an event belongs to: order.py, sourcing.py, holds.py, fulfillment.py, payment.py,
 payment_webhook.py; the folds are order_fold.py and payment_fold.py.
 """
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from orderflow.streams.domain import fulfillment, order, order_fold, payment, payment_webhook, sourcing
+from orderflow.streams.domain import fulfillment, holds, order, order_fold, payment, payment_webhook, sourcing
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
@@ -22,13 +22,17 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
     OrderCreated,
+    OrderHoldPlaced,
+    OrderHoldReleased,
     OrderRejected,
     OrderSnapshot,
     OrderStatusChanged,
+    PlaceHold,
     PlaceOrder,
     PostFulfillmentStatus,
     RecordDelivery,
     RecordStockAnswer,
+    ReleaseHold,
     StockAnswerRecorded,
     StockAsked,
 )
@@ -67,6 +71,8 @@ Command: TypeAlias = (
     PlaceOrder
     | RecordStockAnswer
     | CancelOrder
+    | PlaceHold
+    | ReleaseHold
     | PostFulfillmentStatus
     | RecordDelivery
     | RecordProviderResult
@@ -80,6 +86,8 @@ COMMANDS = (
     PlaceOrder,
     RecordStockAnswer,
     CancelOrder,
+    PlaceHold,
+    ReleaseHold,
     PostFulfillmentStatus,
     RecordDelivery,
     RecordProviderResult,
@@ -93,6 +101,8 @@ EVENTS = (
     OrderCreated,
     OrderStatusChanged,
     OrderRejected,
+    OrderHoldPlaced,
+    OrderHoldReleased,
     StockAsked,
     StockAnswerRecorded,
     FulfillmentCreated,
@@ -124,8 +134,10 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
         case PostFulfillmentStatus() | RecordProviderResult() | RecordWebhook():
             return (row, _fulfillments(key), Get("payment", key))
-        case RecordDelivery():
+        case RecordDelivery() | PlaceHold():
             return (row, _fulfillments(key))
+        case ReleaseHold():
+            return (row,)
         case CapturePayment() | VoidPayment() | RefundPayment():
             return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
@@ -156,6 +168,10 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return sourcing.conclude(state, turn)
         case CancelOrder():
             return order.cancel(state, command, turn)
+        case PlaceHold():
+            return holds.place(state, command, turn)
+        case ReleaseHold():
+            return holds.release(state, command, turn)
         case PostFulfillmentStatus():
             return fulfillment.post(state, command, turn)
         case RecordDelivery():
@@ -189,8 +205,14 @@ def _webhook_recorded(state: State, command: RecordWebhook) -> tuple[Event, ...]
 
 
 def _told(state: State, events: tuple[Event, ...]) -> tuple[Event, ...]:
-    declined = any(isinstance(event, PaymentFailed) and event.operation == payment.CAPTURE for event in events)
-    return (*events, *fulfillment.unpaid(state, Reason.PAYMENT_DECLINED)) if declined else events
+    """A capture that was declined, or an answer about other money than was asked for, holds the order for people."""
+    found = list(events)
+    for event in events:
+        if isinstance(event, PaymentFailed) and event.operation == payment.CAPTURE:
+            found += (*fulfillment.not_handed_over(state, Reason.PAYMENT_DECLINED), *holds.placed(state.order, holds.PAYMENT, event.code))
+        elif isinstance(event, Refused) and event.reason in payment.MISMATCHES:
+            found += holds.placed(state.order, holds.PAYMENT, event.reason)
+    return tuple(found)
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:
@@ -218,7 +240,10 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
         case FulfillmentStatusIgnored():
             return tuple(fulfillment.settled(state, event, meta))
-        case OrderCreated() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed():
+        case OrderHoldReleased():
+            is_free = state.order is not None and state.order.status is CONFIRMED and not state.order.holds
+            return (Send("orders", state.key, ConcludeAnswers()),) if is_free else ()
+        case OrderCreated() | OrderHoldPlaced() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed():
             return ()
         case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | Refused():
             return ()  # connectors read the request; nothing is asked of another key

@@ -49,6 +49,8 @@ AUTHORIZE, CAPTURE, VOID, REFUND = "authorize", "capture", "void", "refund"
 REQUESTED, SUCCEEDED, DECLINED, UNKNOWN = "requested", "succeeded", "declined", "unknown"
 ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
 """What a connector may say of an operation."""
+MISMATCHES = frozenset({Reason.AMOUNT_MISMATCH, Reason.CURRENCY_MISMATCH})
+"""Why an answer about other money than was asked for is not believed."""
 WINDOW = "payment_window"
 """Kind of the order's timer that ends the wait for its payment."""
 ENDING = frozenset({CANCEL_PENDING, CANCELED, EXPIRED, REJECTED, SHIPPED, DELIVERED, COMPLETED})
@@ -232,6 +234,8 @@ def _faults(
         yield Reason.ILLEGAL_TRANSITION, {"under_way": row.attempts[-1].operation}
     if (operation == CAPTURE and order.status not in SELLING) or (operation == VOID and order.status not in ENDING):
         yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
+    if operation == CAPTURE and order.holds:
+        yield Reason.HOLD_ACTIVE, {"holds": ", ".join(hold.hold for hold in order.holds)}
     if row.ledger.authorized == 0 or amount == 0:
         yield Reason.NOT_AUTHORIZED_STATE, {"payment": payment_ledger.label(row.ledger)}
     if operation == CAPTURE and _is_expired(row, turn):
@@ -333,6 +337,15 @@ def window_end(turn: Turn, dues: Iterable[int]) -> int:
     """When the order stops waiting for its payment: its window, but never so late that a reservation could end first (bug 7)."""
     margin = turn.settings.reservation_margin_s * MICROS_PER_S
     return min(turn.at + turn.settings.payment_window_s * MICROS_PER_S, *(due - margin for due in dues))
+
+
+def expiring_at(state: State, turn: Turn) -> int | None:
+    """When people are to be told that the authorization is about to end: a day before, or after half of a shorter time."""
+    row = state.payment
+    until = row.attempts[-1].valid_until if row is not None else None
+    if until is None:
+        return None
+    return until - min(turn.settings.authorization_warning_s * MICROS_PER_S, max(0, until - turn.at) // 2)
 
 
 def violations(state: State) -> Iterator[str]:

@@ -49,6 +49,8 @@ def resulted(state: State, order: OrderRow, event: payment.Result) -> State:
     if not payment.TRANSITIONS.allows(attempt.outcome, outcome):
         return state
     ledger = payment.ledger_after(row.ledger, attempt, outcome)
+    if ledger.authorized == ledger.captured + ledger.voided:
+        order = replace(order, expiring_at=None)  # nothing of the authorization is left
     attempt = replace(attempt, outcome=outcome, provider_ref=event.provider_ref, valid_until=event.valid_until, code=event.code)
     return _paid(state, order, PaymentRow(row.version + 1, row.method, ledger, (*row.attempts[:-1], attempt)))
 

@@ -81,7 +81,7 @@ def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
     if not (canceling or order.status is PENDING or order.answers_open):
         return
     money = _owed_by_provider(state, order) if canceling or order.step == PAY else ()
-    timer = sourcing.due(order)
+    timer = sourcing.waits_until(order)
     yield Saga(
         f"{state.key}~{CANCEL if canceling else PLACE}",
         CANCEL if canceling else PLACE,

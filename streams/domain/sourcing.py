@@ -7,13 +7,14 @@ It never decides alone that a reservation is gone: it asks the owner to release 
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, money, payment, reasons
+from orderflow.streams.domain import fulfillment, holds, money, payment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
 from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, canceling
 from orderflow.streams.domain.order_records import (
     FulfillmentCreated,
+    OrderHoldPlaced,
     OrderRejected,
     OrderStatusChanged,
     RecordStockAnswer,
@@ -48,13 +49,22 @@ CONTENDED_RETRY = "contended_retry"
 """Kinds of the order's timers: stop waiting for answers; ask again. The third is the payment's window."""
 AUTO_COMPLETE = "auto_complete"
 """Kind of the timer that ends a delivered order."""
+AUTHORIZATION_EXPIRING = "authorization_expiring"
+"""Kind of the timer that holds an order whose money is not captured and will not be for the taking much longer."""
 TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW, COMPLETE: AUTO_COMPLETE}
 
-Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | FulfillmentCreated | PaymentRequested
+Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | OrderHoldPlaced | FulfillmentCreated | PaymentRequested
 
 
 def due(row: OrderRow) -> tuple[str, int] | None:
-    """When the order stops waiting, asks again, or is over."""
+    """When the order stops waiting, asks again, is over, or is about to lose its authorization."""
+    if row.expiring_at is not None and row.status in (CONFIRMED, PROCESSING):
+        return AUTHORIZATION_EXPIRING, row.expiring_at
+    return waits_until(row)
+
+
+def waits_until(row: OrderRow) -> tuple[str, int] | None:
+    """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
     waits = row.status is (DELIVERED if row.step == COMPLETE else PENDING)
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
@@ -119,7 +129,7 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
     if order.step == "reserve":
         return _after_reserve(state, order, turn)
     if order.step == PAY:
-        return _after_payment(state, order)
+        return _after_payment(state, order, turn)
     if order.step == "release":
         return _rejected(state, order, Reason.STEP_TIMED_OUT)
     return ()
@@ -139,10 +149,10 @@ def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
     if order.payment_terms == payment.PREPAID and sums is not None and sums.total.amount_minor > 0:
         end = payment.window_end(turn, (row.due_at for row in found.values() if row.due_at is not None))
         return (payment.authorization(state.key, order, sums.total, end),)
-    return _confirmed(state, order, found)
+    return _confirmed(state, order, found, turn)
 
 
-def _after_payment(state: State, order: OrderRow) -> tuple[Event, ...]:
+def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     """The order waits for its authorization: a yes confirms it, a no ends it, and so does the loss of its units meanwhile."""
     found = latest(state.stock_answer.values(), min(order.attempt, 2))
     lost = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
@@ -150,16 +160,25 @@ def _after_payment(state: State, order: OrderRow) -> tuple[Event, ...]:
         return _ended(state, order, lost)
     if payment.is_declined(state.payment):
         return (*_released(state, order), *_rejected(state, order, Reason.PAYMENT_DECLINED))
-    return _confirmed(state, order, found) if payment.is_authorized(state.payment) else ()
+    return _confirmed(state, order, found, turn) if payment.is_authorized(state.payment) else ()
 
 
-def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow]) -> tuple[Event, ...]:
-    """The last yes, of stock or of the payment, confirms, commits the units for good and hands the order to the warehouses."""
-    created = fulfillment.created(state.key, order, granted)
+def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
+    """The last yes, of stock or of the payment, confirms, commits the units for good and hands the order to the warehouses, unless it is
+    held.
+    """
     ids = tuple(row.reservation_id for row in granted.values())
     return (
-        status_changed(order, PENDING, CONFIRMED),
+        status_changed(order, PENDING, CONFIRMED, due_at=payment.expiring_at(state, turn)),
         StockAsked("commit", order.attempt, ids),
+        *(() if order.holds else _planned(state, order, granted)),
+    )
+
+
+def _planned(state: State, order: OrderRow, granted: dict[str, StockAnswerRow]) -> tuple[Event, ...]:
+    """Each warehouse gets what it is to send."""
+    created = fulfillment.created(state.key, order, granted)
+    return (
         *created,
         *(fulfillment.planned(each) for each in created),
         status_changed(order, CONFIRMED, PROCESSING, [PLANNING for _ in created]),
@@ -202,7 +221,9 @@ def _rejected(state: State, order: OrderRow, reason: str, shortages: tuple[Short
 
 
 def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
-    """The units are the order's for good: posts that waited for it go on. Units that went missing cancel what nobody has picked."""
+    """The units are the order's for good: a held order that is free goes to the warehouses, posts that waited go on. Units that went
+    missing cancel what nobody has picked.
+    """
     rows = tuple(state.fulfillment.values())
     answers = {row.reservation_id: row for row in state.stock_answer.values()}
     missing = [answers[name] for name, quantity in _promised(state) if name in answers and units(answers[name].allocations) < quantity]
@@ -214,6 +235,8 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
             reason = Reason.RESERVATION_EXPIRED if expired else Reason.INSUFFICIENT_STOCK
             return canceling(state, order, reason, SYSTEM, turn)
         return ()  # the pick will tell what is really there
+    if order.status is CONFIRMED:
+        return () if order.holds else _planned(state, order, latest(state.stock_answer.values(), min(order.attempt, 2)))
     events: list[Event] = []
     changed = {}
     handover = payment.Handover(state, order)
@@ -224,8 +247,10 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
 
 
 def _promised(state: State) -> Iterator[tuple[str, int]]:
-    """(reservation id, units) that fulfillments still have to ship."""
+    """(reservation id, units) that fulfillments still have to ship, or that a held order is to get."""
     promised: dict[str, int] = {}
+    if state.order is not None and state.order.status is CONFIRMED:
+        promised = {row.reservation_id: row.quantity for row in latest(state.stock_answer.values(), min(state.order.attempt, 2)).values()}
     for row in state.fulfillment.values():
         if row.status in RANKS and RANKS[row.status] < RANKS[SHIPPED]:
             for line in row.lines:
@@ -235,10 +260,12 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
 
 # -- timers ---------------------------------------------------------------------------------------------------------------------------
 def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
-    """Give up waiting for stock or for the payment, ask stock again, or complete. An outdated timer changes nothing."""
+    """Give up waiting for stock or for the payment, ask stock again, hold, or complete. An outdated timer changes nothing."""
     order = state.order
     if order is None or due(order) != (command.kind, command.due_at):
         return ()
+    if command.kind == AUTHORIZATION_EXPIRING:
+        return (*holds.placed(order, holds.PAYMENT_EXPIRING, ""), *fulfillment.not_handed_over(state, Reason.HOLD_ACTIVE))
     if order.step == "later":
         return _asked_again(state, order, turn)
     if order.step == COMPLETE:

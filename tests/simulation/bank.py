@@ -15,6 +15,8 @@ from simulation.scheduler import Actor
 
 AGAIN_US = 3_000_000
 FORGETS = 0.01
+VALID_US = 120_000_000
+"""A simulated week, after which an authorization is worth nothing."""
 
 
 class Bank:
@@ -75,7 +77,8 @@ class Bank:
     def _tell(self, order_id: str, event: PaymentRequested, word: str) -> None:
         amount = None if word == "unknown" else event.amount
         ref = event.provider_ref or f"ref-{event.attempt_id}"
-        command = RecordProviderResult(event.attempt_id, event.operation, event.operation_no, word, amount, event.provider, ref)
+        until = self.system.clock_us() + VALID_US if self.edge.load.holds and event.operation == "authorize" else None
+        command = RecordProviderResult(event.attempt_id, event.operation, event.operation_no, word, amount, event.provider, ref, until)
         late = int(self.random.expovariate(1 / 400_000)) if self.edge.faulty else 20_000
         for _ in range(2 if self.edge.faulty and self.random.random() < 0.1 else 1):
             self.sim.later(late, lambda: self._append(order_id, command, f"{event.idempotency_key}:{word}"))

@@ -16,9 +16,11 @@ from orderflow.streams.domain.order_records import (
     CancelOrder,
     LineQuantity,
     PlacedLine,
+    PlaceHold,
     PlaceOrder,
     PostFulfillmentStatus,
     RecordDelivery,
+    ReleaseHold,
 )
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.stock_records import AdjustStock, ReceiveStock
@@ -29,6 +31,8 @@ from simulation.system import System
 EDGE = "edge-0"
 REPEAT_US = 2_000_000
 WAY = ("picking", "picked", "packed", "shipped")
+ROUNDS_MAX = 8
+"""How often an operator tries to finish an order before it is canceled."""
 TERMINAL = frozenset({"DELIVERED", "REJECTED", "CANCELED", "EXPIRED", "COMPLETED"})
 Then = Callable[[Any], None]
 
@@ -47,6 +51,8 @@ class Load(Struct, frozen=True):
     oversized: float = 0.0
     poison: int = 0
     prepaid: float = 0.0
+    holds: float = 0.0
+    """How many orders somebody holds; then authorizations end too."""
 
 
 class Post(Struct):
@@ -190,6 +196,17 @@ class Shop:
             self.edge.post(
                 "orders", order, CancelOrder(by=by, reason="changed mind"), f"x-{number}", None, at + random.randrange(4_000_000)
             )
+        self._hold(order, number, at)
+
+    def _hold(self, order: str, number: int, at: int) -> None:
+        """Somebody has doubts for a moment, or for longer than anybody looks."""
+        random = Random(f"hold {self.edge.seed} {number}")
+        if random.random() >= self.edge.load.holds:
+            return
+        begins = at + random.randrange(4_000_000)
+        self.edge.post("orders", order, PlaceHold("MANUAL", "doubts"), f"h-{number}", None, begins)
+        if random.random() < 0.7:
+            self.edge.post("orders", order, ReleaseHold("MANUAL"), f"r-{number}-hold", None, begins + random.randrange(4_000_000))
 
     def _placed(self, order: str, number: int, lines: tuple[PlacedLine, ...], random: Random, reply: Any) -> None:
         """The order is confirmed: the warehouse works on it, in whatever order its posts arrive."""
@@ -210,13 +227,17 @@ class Shop:
 
     # -- the end ------------------------------------------------------------------------------------------------------------------
     def operator(self) -> int | None:
-        """Finish orders that are not terminal: post what is missing, deliver what has left, cancel what nobody can send."""
+        """Finish orders that are not terminal: release them, post what is missing, deliver what has left, cancel what nobody can send."""
         edge = self.edge
         for order, seen in edge.see_orders().items():
             if seen.status in TERMINAL or seen.status in ("PENDING", "CANCEL_PENDING"):
                 continue
             self._rounds[order] += 1
             turn = self._rounds[order]
+            for hold in seen.holds:
+                edge.post("orders", order, ReleaseHold(hold), f"z-{order}-{hold}-{turn}")
+            if turn == ROUNDS_MAX:
+                edge.post("orders", order, CancelOrder(by="staff", reason="nobody can send it"), f"z-{order}-cancel")
             for each in seen.fulfillments:
                 for step in WAY if each.status != "shipped" else ():
                     edge.post("orders", order, PostFulfillmentStatus(each.fulfillment_id, step), f"z-{each.fulfillment_id}-{step}-{turn}")

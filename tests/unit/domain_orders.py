@@ -8,6 +8,7 @@ from orderflow.streams.domain import orders
 from orderflow.streams.domain.order_records import (
     CancelOrder,
     PlacedLine,
+    PlaceHold,
     PlaceOrder,
     PostFulfillmentStatus,
     RecordDelivery,
@@ -71,6 +72,10 @@ def in_status(status: str) -> Log:
             log = placed(item(), item("2", "B"))
             for each in (answer("reserved"), answer("expired"), answer("reserved", "B")):
                 log.when(each)
+        case "CONFIRMED":
+            log = placed()
+            for each in (PlaceHold("MANUAL"), answer("reserved"), answer("committed")):
+                log.when(each)
         case "PROCESSING":
             return confirmed()
         case "CANCEL_PENDING":
@@ -93,5 +98,5 @@ def in_status(status: str) -> Log:
     return log
 
 
-REACHED = ("PENDING", "REJECTED", "EXPIRED", "PROCESSING", "CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED", "COMPLETED")
-"""Statuses an order rests in; CONFIRMED is passed within one turn."""
+REACHED = ("PENDING", "REJECTED", "EXPIRED", "CONFIRMED", "PROCESSING", "CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED", "COMPLETED")
+"""Statuses an order rests in; in CONFIRMED it does while it is held."""

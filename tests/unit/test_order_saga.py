@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from domain_harness import NOW, Log, World, seconds
+from domain_payments import said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_status import TRANSITIONS
 from orderflow.streams.domain.parts import Money, units
+from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.stock_records import AdjustStock, ReleaseReservation
 from orderflow.streams.domain.stock_rows import ReservationStatus
 
@@ -362,7 +364,19 @@ def auto_complete(world: World) -> None:
     world.tick()
 
 
+def authorization_expiring(world: World) -> None:
+    """A paid order that nobody picks, of an authorization that lasts seven days."""
+    line = PlacedLine("1", "A", 1, unit_price=Money(500, "EUR"))
+    world.send("orders", "o1", PlaceOrder("box", payment_terms="prepaid", lines=(line,)), "place-o1")
+    world.drain()
+    (request,) = world.log("orders", "o1").named(PaymentRequested)
+    world.send("orders", "o1", said(request, valid_until=world.at + seconds(604_800)), "authorized")
+    world.drain()
+    world.tick()
+
+
 SCENES = {
+    "authorization_expiring": authorization_expiring,
     "auto_complete": auto_complete,
     "expire": expire,
     "give_up": give_up,
@@ -386,7 +400,7 @@ def test_bug_9_every_kind_of_timer_fires_once(kind: str) -> None:
 
 
 def test_no_kind_of_timer_is_left_out() -> None:
-    declared = {"expire", fulfillment.BUFFERED_POST, *sourcing.TIMERS.values()}
+    declared = {"expire", fulfillment.BUFFERED_POST, sourcing.AUTHORIZATION_EXPIRING, *sourcing.TIMERS.values()}
     assert set(SCENES) == declared
     with_timers = {table.name for space in topology.SPACES for table in space.tables if table.due is not None}
     assert with_timers == {"reservation", "order", "fulfillment"}

@@ -23,9 +23,11 @@ from orderflow.streams.domain.order_records import (
     OrderRejected,
     OrderStatus,
     PlacedLine,
+    PlaceHold,
     PlaceOrder,
     PostFulfillmentStatus,
     RecordDelivery,
+    ReleaseHold,
 )
 from orderflow.streams.domain.parts import Money, Qty
 from orderflow.streams.domain.payment_records import (
@@ -215,13 +217,14 @@ def test_goods_leave_when_their_share_is_captured() -> None:
     assert ledger(log, authorized=2000, captured=2000)
 
 
-def test_a_capture_that_is_declined_hands_nothing_over_and_may_be_tried_again() -> None:
+def test_a_capture_that_is_declined_hands_nothing_over_and_may_be_tried_again_once_people_say_so() -> None:
     log = authorized()
     ship(log)
     first = asked(log)
     outcome = log.when(said(first, "declined", code="expired_card"))
     assert outcome.settles == [Settle("ship", Reason.PAYMENT_DECLINED)] and log.named(FulfillmentStatusIgnored)
     assert status(log) == "PROCESSING" and asked(log) is first, "it is not asked again by itself"
+    log.when(ReleaseHold("PAYMENT"))
     assert log.when(PostFulfillmentStatus("o1", "shipped"), command_id="again").waits
     assert asked(log).operation_no == first.operation_no + 1
     log.when(said(asked(log)))
@@ -519,7 +522,7 @@ class Seeded(Random):
 
 
 WAREHOUSE = ("picking", "picked", "packed", "shipped")
-PEOPLE = ("cancel", "ship", "ship", "shipped", "refund", "capture", "void", "wait")
+PEOPLE = ("cancel", "ship", "ship", "shipped", "refund", "capture", "void", "hold", "release", "wait")
 
 
 @settings(max_examples=250, deadline=None)
@@ -556,6 +559,8 @@ def people(world: World, random: Random, wish: str, number: int) -> None:
         "refund": RefundPayment(Money(random.randint(1, 400), CURRENCY)),
         "capture": CapturePayment(Money(random.randint(1, 400), CURRENCY)),
         "void": VoidPayment(),
+        "hold": PlaceHold("MANUAL"),
+        "release": ReleaseHold(random.choice(("MANUAL", "PAYMENT"))),
     }
     if wish == "wait":
         world.tick()
