@@ -199,6 +199,12 @@ def provider(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8090,
     webhooks: Annotated[str, typer.Option("--webhooks", help="Where it tells of every operation; needs --secrets.")] = "",
     secrets: Annotated[Path | None, typer.Option("--secrets", help="The edge's file of secrets; [local] signs.")] = None,
+    clock_speed: Annotated[
+        int,
+        typer.Option(
+            "--clock-speed", envvar="ORDERFLOW_CLOCK_SPEED", min=1, help="Its authorizations last so many times less than 7 days."
+        ),
+    ] = 1,
     as_json: JsonLog = False,
 ) -> None:
     """Run the local payment provider, which moves no money: what `orderflow up` and the demo pay with.
@@ -219,16 +225,18 @@ def provider(
 
     from orderflow.cli import logs
     from orderflow.connectors.payments import provider as program
+    from orderflow.connectors.payments.book import VALID_US
 
     logs.configure("json" if as_json else "")
+    receiver = _receiver(webhooks, secrets)
+
+    async def serve() -> None:
+        await program.serve(data, host, port, _stop_on_signal(), receiver, valid_us=VALID_US // clock_speed)
+
     try:
-        asyncio.run(_provide(program.serve, data, host, port, _receiver(webhooks, secrets)))
+        asyncio.run(serve())
     except OSError as error:
         raise Failure(f"it cannot listen on {host}:{port} ({error.strerror})", then="choose another with --port") from None
-
-
-async def _provide(serve: Any, data: Path, host: str, port: int, receiver: Any) -> None:
-    await serve(data, host, port, _stop_on_signal(), receiver)
 
 
 def _receiver(url: str, secrets: Path | None) -> Any:

@@ -85,9 +85,10 @@ class Refusal(Exception):
 class Book:
     """What was asked and done, on disk before it is answered."""
 
-    def __init__(self, file: Path, *, tells: bool = False) -> None:
+    def __init__(self, file: Path, *, tells: bool = False, valid_us: int = VALID_US) -> None:
         self.tells = tells
         """Are there webhooks?"""
+        self._valid_us = valid_us
         file.parent.mkdir(parents=True, exist_ok=True)
         self._book = sqlite3.connect(file, isolation_level=None)
         self._book.row_factory = sqlite3.Row
@@ -125,7 +126,7 @@ class Book:
         provider_ref = asked["provider_ref"] or "pay_" + hashlib.sha256(key.encode()).hexdigest()[:20]
         code = self._refusal(operation, amount, asked["currency"], provider_ref)
         at = time.time_ns() // 1000
-        valid_until = at + VALID_US if operation == "authorize" and not code else None
+        valid_until = at + self._valid_us if operation == "authorize" and not code else None
         outcome = "declined" if code else "succeeded"
         row = (key, fingerprint, asked["payment_ref"], provider_ref, operation, amount, asked["currency"], outcome, code, valid_until, at)
         self._book.execute(f"INSERT INTO operations VALUES ({', '.join('?' * len(row))}, 1)", row)

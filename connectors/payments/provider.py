@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from orderflow.connectors.payments.book import LIST_MAX, OPERATIONS, Book, Refusal, behaviour_of
+from orderflow.connectors.payments.book import LIST_MAX, OPERATIONS, VALID_US, Book, Refusal, behaviour_of
 from orderflow.connectors.payments.courier import Courier, Receiver
 
 log = structlog.get_logger(__name__)
@@ -73,9 +73,11 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "fingerprint"}
 
 
-async def serve(file: Path, host: str, port: int, stop: asyncio.Event, receiver: Receiver | None = None) -> None:
-    """Run the provider until `stop`; it tells `receiver` of every operation, if there is one."""
-    book = Book(file, tells=receiver is not None)
+async def serve(
+    file: Path, host: str, port: int, stop: asyncio.Event, receiver: Receiver | None = None, *, valid_us: int = VALID_US
+) -> None:
+    """Run the provider until `stop`; it tells `receiver` of every operation, if there is one, and authorizes for `valid_us`."""
+    book = Book(file, tells=receiver is not None, valid_us=valid_us)
     runner = web.AppRunner(build_app(book), access_log=None)
     await runner.setup()
     try:

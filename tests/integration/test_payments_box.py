@@ -11,6 +11,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -154,7 +155,68 @@ async def test_a_declined_capture_hands_nothing_over(rig: Rig, sku: str) -> None
         await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": status}, key=status + order_id)
     answer = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": "shipped"}, key="ship" + order_id)
     assert (answer.status, answer.json["code"]) == (402, "PAYMENT_DECLINED")
-    assert (await order(rig, order_id))["status"] == "packed"
+    held = await order(rig, order_id)
+    assert (held["status"], held["holds"], held["fulfillment_status"]) == ("on_hold", ["PAYMENT"], "packed")
+
+
+# -- holds ----------------------------------------------------------------------------------------------------------------------------
+async def test_a_held_order_is_not_handed_over_and_goes_on_when_it_is_released(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 1300)).json["order_id"]
+    hold = f"{ORDERS}/{order_id}/holds/fraud_review"
+    held = await rig.call("POST", hold, {"reason": "two cards in one hour"}, key="hold" + order_id)
+    assert (held.status, held.json["status"], held.json["holds"]) == (200, "on_hold", ["FRAUD_REVIEW"])
+    assert (await rig.call("POST", hold, {"reason": "two cards in one hour"}, key="hold" + order_id)).status == 200
+    assert [found["order_id"] for found in (await rig.get(f"{ORDERS}?status=on_hold&sku={sku}")).json["items"]] == [order_id]
+    for status in ("picking", "picked", "packed"):
+        answer = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": status}, key=status + order_id)
+        assert answer.status == 200, answer.json
+    refused = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": "shipped"})
+    assert (refused.status, refused.json["code"]) == (409, "HOLD_ACTIVE") and "FRAUD_REVIEW" in refused.body.decode()
+    money = await rig.call("POST", f"{PAYMENTS}/{order_id}/capture", {}, key="capture" + order_id)
+    assert (money.status, money.json["code"]) == (409, "HOLD_ACTIVE")
+    wrong = await rig.call("POST", f"{ORDERS}/{order_id}/holds/LUNCH", {})
+    assert (wrong.status, wrong.json["code"]) == (400, "SCHEMA_INVALID") and "MANUAL" in wrong.body.decode()
+
+    free = await rig.call("DELETE", hold, {"reason": "the customer called"})
+    assert (free.status, free.json["status"], free.json["holds"]) == (200, "packed", [])
+    shipped = await rig.call("POST", f"/api/v1/fulfillment/{order_id}/status", {"status": "shipped"})
+    assert shipped.status in (200, 202)
+    await until_status(rig, order_id, "shipped")
+    assert await agrees(rig, order_id) == {"authorized": 1300, "captured": 1300, "voided": 0, "refunded": 0}
+    late = await rig.call("POST", f"{ORDERS}/{order_id}/holds/MANUAL", {})
+    assert (late.status, late.json["code"]) == (409, "ALREADY_SHIPPED")
+    assert [name for name in names_of(rig, order_id) if "Hold" in name] == ["OrderHoldPlaced", "OrderHoldReleased"]
+
+
+async def test_an_order_that_is_held_while_it_is_paid_goes_to_the_warehouse_when_it_is_released(rig: Rig, sku: str) -> None:
+    """The provider answers amounts that end with 08 late."""
+    order_id = (await place(rig, sku, 4108)).json["order_id"]
+    assert (await rig.call("POST", f"{ORDERS}/{order_id}/holds/MANUAL", {})).status == 200
+    await eventually(lambda: order(rig, order_id), lambda seen: seen["state"] == "confirmed")
+    assert (await order(rig, order_id))["fulfillments"] == []
+    assert (await rig.call("DELETE", f"{ORDERS}/{order_id}/holds/MANUAL")).status == 200
+    assert len((await until_status(rig, order_id, "processing"))["fulfillments"]) == 1
+
+
+@pytest.mark.slow
+async def test_an_authorization_that_is_about_to_end_holds_its_order_also_when_the_worker_was_killed(box: Servers, tmp_path: Path) -> None:
+    """A clock of 8640: seven days are 70 s, and after half of them people are told."""
+    settings = {
+        "ORDERFLOW_CLOCK_SPEED": "8640",
+        "ORDERFLOW_PAYMENT_WINDOW_S": "86400",
+        "ORDERFLOW_AUTHORIZATION_WARNING_S": str(7 * 86_400),
+    }
+    with started(box, tmp_path, "expiring", payments=True, settings=settings) as rig:
+        await rig.receive("SKU", 10)
+        order_id = (await place(rig, "SKU", 1400)).json["order_id"]
+        await until_status(rig, order_id, "processing")
+        with rig.worker_down():
+            pass
+        held = await eventually(lambda: order(rig, order_id), lambda seen: bool(seen["holds"]), 120.0)
+        assert (held["status"], held["holds"], held["financial_status"]) == ("on_hold", ["PAYMENT_EXPIRING"], "authorized")
+        (until,) = [each["valid_until"] for each in (await payment(rig, order_id))["attempts"]]
+        assert held["changed_at"] < until, "there is time left"
+        assert names_of(rig, order_id).count("OrderHoldPlaced") == 1
 
 
 async def test_a_lost_answer_is_asked_for_again_and_is_one_charge(rig: Rig, sku: str) -> None:
