@@ -16,6 +16,7 @@ PATH = "/api/v1/orders"
 WRONG_USAGE = 2
 BULK_MAX = 500
 """Orders in one request."""
+LINE = "line_id sku quantity shipped delivered canceled"
 BECAME = {"placed": "placed", "pending": "not decided yet", "refused": "refused", "not_taken": "not taken"}
 """What the edge counts of them, in words."""
 
@@ -35,6 +36,14 @@ def parse_item(text: str) -> dict[str, Any]:
         raise Failure(f"{text!r} is not SKU=QUANTITY", then="write for example LIMITED-SKU=2", code=WRONG_USAGE)
     item: dict[str, Any] = {"sku": sku, "qty": int(quantity) if given else 1}
     return {**item, "unit_price": parse_money(price)} if priced else item
+
+
+def parse_line(text: str) -> dict[str, Any]:
+    """`LINE=QTY`. Raises Failure naming the text."""
+    line_id, _, quantity = text.rpartition("=")
+    if not line_id or not quantity.isascii() or not quantity.isdigit():
+        raise Failure(f"{text!r} is not LINE=QUANTITY", then="write for example 1=2; `orders get` lists the lines", code=WRONG_USAGE)
+    return {"line_id": line_id, "quantity": int(quantity)}
 
 
 @app.command()
@@ -219,23 +228,30 @@ def timeline(order_id: OrderId, url: Url = DEFAULT_URL, as_json: AsJson = False)
 def cancel(
     order_id: OrderId,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    line: Annotated[
+        list[str] | None, typer.Option("--line", metavar="LINE=QTY", help="Only so many units of this line; repeat for others.")
+    ] = None,
     key: Key = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel an order; what stock kept for it is given back.
+    """Cancel an order, or some of its units that nobody picks yet; what stock kept for them is given back.
 
     \b
     Example:
       orderflow orders cancel test-order-123 --reason "changed my mind"
+      orderflow orders cancel test-order-123 --line 1=2
     \b
     Exit codes:
       0   canceled
-      1   refused: too late, or no such order
+      1   refused: too late, or no such order or line
+      2   wrong usage
       69  the edge does not answer
       75  accepted, compensations are still running
     """
-    body = {"reason": reason} if reason else {}
+    body: dict[str, Any] = {"reason": reason} if reason else {}
+    if line:
+        body["lines"] = [parse_line(text) for text in line]
     answer = ask(url, "POST", f"{PATH}/{order_id}/cancel", body=body, key=key)
     show(answer.body, as_json, lambda _: _order_lines(answer))
     raise typer.Exit(outcome_code(answer))
@@ -304,7 +320,7 @@ def _order_lines(answer: Answer) -> Iterator[str]:
         name: order.get(name) for name in ("order_id", "order_number", "status", "financial_status", "reason", "placed_at", "changed_at")
     }
     yield from fields({**shown, "holds": ", ".join(order.get("holds", ()))})
-    yield from columns(("sku", "quantity", "shipped", "delivered"), _cells(order.get("lines", ()), "sku quantity shipped delivered"))
+    yield from columns(("line", *LINE.split()[1:]), _cells(order.get("lines", ()), LINE))
     if order.get("fulfillments"):
         yield from columns(("fulfillment", "status", "location"), _cells(order["fulfillments"], "fulfillment_id status location_id"))
 

@@ -257,7 +257,7 @@ ROUTES = (
         "POST",
         PATH + "/{id}/cancel",
         cancel_order,
-        "Cancel an order before it is shipped.",
+        "Cancel an order before it is shipped, or some of its units before they are picked.",
         "orders",
         {200: OrderView, 202: AcceptedView},
         body=CancelBody,

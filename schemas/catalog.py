@@ -66,8 +66,9 @@ SPACES = (
         ),
         _in(
             "orders",
-            "OrderCreated OrderStatusChanged OrderRejected OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded"
-            " FulfillmentCreated FulfillmentStatusChanged FulfillmentStatusIgnored FulfillmentStatusBuffered DeliveryConfirmed"
+            "OrderCreated OrderStatusChanged OrderRejected OrderLineCanceled OrderHoldPlaced OrderHoldReleased StockAsked"
+            " StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
+            " FulfillmentStatusBuffered DeliveryConfirmed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
             " Refused",
         ),
@@ -270,6 +271,7 @@ ALIASES: Mapping[str, str] = {
     "ReservationReleased": "warehouse.inventory.reservation_released",
     "ReservationExpired": "warehouse.inventory.reservation_expired",
     "ReservationCommitted": "inventory.stock.committed",
+    "OrderLineCanceled": "order.line_canceled",
     "OrderHoldPlaced": "order.hold_placed",
     "OrderHoldReleased": "order.hold_released",
     "FulfillmentCreated": "fulfillment.order_created",

@@ -260,7 +260,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             elif event.previous_status != order.status or not order_status.TRANSITIONS.allows(event.previous_status, event.new_status):
                 yield Violation("I7", where, f"{event.previous_status} to {event.new_status}; the order is {order.status or 'unknown'}")
             order.status = event.new_status
-        elif name in ("FulfillmentCreated", "FulfillmentStatusChanged"):
+        elif name in ("FulfillmentCreated", "FulfillmentStatusChanged", "FulfillmentReduced"):
             order.version += 1
             yield from _fulfillment_moved(seen, order, event, name)
             continue
@@ -269,7 +269,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
             continue
-        elif name in ("DeliveryConfirmed", "OrderHoldPlaced", "OrderHoldReleased"):
+        elif name in ("DeliveryConfirmed", "OrderLineCanceled", "OrderHoldPlaced", "OrderHoldReleased"):
             order.version += 1
         if not getattr(event, "fulfillment_id", "") and seen.meta.version != order.version:
             yield Violation("I7", where, f"version {seen.meta.version}; {order.version} facts were seen")
@@ -282,7 +282,7 @@ def _fulfillment_moved(seen: Seen, order: _Order, event: Any, name: str) -> Iter
         if status:
             yield Violation("I9", where, f"{event.fulfillment_id} is created again")
         status = "PENDING"
-    else:
+    elif name == "FulfillmentStatusChanged":
         if event.previous_status != status or not fulfillment_steps.TRANSITIONS.allows(event.previous_status, event.new_status):
             yield Violation("I7", where, f"{event.previous_status} to {event.new_status}; {event.fulfillment_id} is {status or 'unknown'}")
         status = event.new_status

@@ -89,6 +89,13 @@ def _greedy(cells: Iterable[Cell], quantity: int) -> tuple[Qty, ...]:
     return tuple(found)
 
 
+def beyond(allocations: tuple[Qty, ...], kept: Iterable[Qty]) -> tuple[Qty, ...]:
+    """What allocations have beyond what is kept, location by location."""
+    keeps = {(qty.location_id, qty.lot): qty.quantity for qty in kept}
+    over = ((qty, qty.quantity - keeps.get((qty.location_id, qty.lot), 0)) for qty in allocations)
+    return tuple(Qty(qty.location_id, qty.lot, quantity) for qty, quantity in over if quantity > 0)
+
+
 def without(allocations: tuple[Qty, ...], taken: Iterable[Qty]) -> tuple[Qty, ...]:
     """What is left of allocations after some of their units are gone."""
     left = {(qty.location_id, qty.lot): qty.quantity for qty in allocations}

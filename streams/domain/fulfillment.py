@@ -94,6 +94,12 @@ def planned(event: FulfillmentCreated) -> FulfillmentStatusChanged:
     return FulfillmentStatusChanged(event.fulfillment_id, event.location_id, PENDING, PLANNING, False, lines)
 
 
+def canceled(row: FulfillmentRow) -> FulfillmentStatusChanged:
+    """Nothing of it will be sent."""
+    lines = tuple(LineProgress(line.line_id, line.ordered, line.picked, line.packed, line.shipped) for line in row.lines)
+    return FulfillmentStatusChanged(row.fulfillment_id, row.location_id, row.status, CANCELED, False, lines)
+
+
 # -- posts ----------------------------------------------------------------------------------------------------------------------------
 def post(state: State, command: PostFulfillmentStatus, turn: Turn) -> tuple[Event, ...]:
     """Take the fulfillment to the posted status, over steps nobody has to report; or let the post wait for what is missing."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from orderflow.streams.domain.order_records import FulfillmentStatus, FulfillmentStatusChanged
+from orderflow.streams.domain.order_records import FulfillmentReduced, FulfillmentStatus, FulfillmentStatusChanged
 from orderflow.streams.domain.order_rows import FulfillmentRow
 from orderflow.streams.domain.transitions import Transition, Transitions
 
@@ -65,6 +65,13 @@ def moved(row: FulfillmentRow, event: FulfillmentStatusChanged) -> FulfillmentRo
         for line in row.lines
     )
     return replace(row, version=row.version + 1, status=event.new_status, lines=lines)
+
+
+def reduced(row: FulfillmentRow, event: FulfillmentReduced) -> FulfillmentRow:
+    """The fulfillment with less to send."""
+    ordered = {line.line_id: line.ordered for line in event.lines}
+    lines = tuple(replace(line, ordered=ordered.get(line.line_id, line.ordered)) for line in row.lines)
+    return replace(row, version=row.version + 1, lines=lines)
 
 
 def on_the_way(statuses: Iterable[FulfillmentStatus]) -> list[FulfillmentStatus]:

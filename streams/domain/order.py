@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import money, payment
+from orderflow.streams.domain import fulfillment, money, order_lines, payment
 from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
@@ -14,14 +14,13 @@ from orderflow.streams.domain.order_records import (
     CancelOrder,
     FulfillmentStatus,
     FulfillmentStatusChanged,
-    LineProgress,
     OrderCreated,
     OrderStatusChanged,
     PlacedLine,
     PlaceOrder,
     StockAsked,
 )
-from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
+from orderflow.streams.domain.order_rows import OrderRow, State
 from orderflow.streams.domain.order_status import (
     CANCEL_PENDING,
     CANCELED,
@@ -224,8 +223,8 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
 CancelEvent = OrderStatusChanged | FulfillmentStatusChanged | StockAsked
 
 
-def cancel(state: State, command: CancelOrder, turn: Turn) -> tuple[CancelEvent | Refused, ...]:
-    """Cancel the whole order while something of it has not left. A cancel of a canceled order is answered as done."""
+def cancel(state: State, command: CancelOrder, turn: Turn) -> tuple[CancelEvent | order_lines.Event | Refused, ...]:
+    """Cancel the order while something of it has not left, or some of its units. A cancel of a canceled order is answered as done."""
     order = state.order
     if order is None:
         return refusal(command, Reason.NOT_FOUND)
@@ -236,19 +235,20 @@ def cancel(state: State, command: CancelOrder, turn: Turn) -> tuple[CancelEvent 
         return refusal(command, reason, status=order.status.lower())
     if command.by == "customer" and not _in_window(state, order, turn):
         return refusal(command, Reason.CANCEL_WINDOW_CLOSED, window_s=str(turn.settings.cancel_window_s))
+    if not order_lines.is_whole(order, command):
+        for reason, detail in order_lines.faults(state, order, command):
+            return refusal(command, reason, **detail)
+        return order_lines.cancel(state, order, command)
     return canceling(state, order, command.reason, command.by, turn)
 
 
 def _cancel_reason(order: OrderRow, command: CancelOrder) -> Reason | None:
     if command.by == SYSTEM:
         return Reason.SCHEMA_INVALID
-    named = {line.line_id: line.quantity for line in command.lines}
-    if not named.keys() <= {line.line_id for line in order.lines}:
+    if not {line.line_id for line in command.lines} <= {line.line_id for line in order.lines}:
         return Reason.LINE_UNKNOWN
     if not TRANSITIONS.allows(order.status, CANCEL_PENDING):
         return Reason.ALREADY_SHIPPED if order.status in (SHIPPED, DELIVERED, COMPLETED) else Reason.ALREADY_FINAL
-    if named and any(named.get(line.line_id) != line.quantity for line in order.lines):
-        return Reason.ILLEGAL_TRANSITION  # single lines cannot be canceled yet
     return None
 
 
@@ -264,7 +264,7 @@ def canceling(state: State, order: OrderRow, reason: str, by: str, turn: Turn) -
     rows = state.fulfillment.values()
     events: list[CancelEvent] = [status_changed(order, order.status, CANCEL_PENDING, [row.status for row in rows], reason, by)]
     stopped = [row for row in rows if row.status not in FINISHED and row.status is not FULFILLMENT_SHIPPED]
-    events += (_fulfillment_canceled(row) for row in stopped)
+    events += (fulfillment.canceled(row) for row in stopped)
     ids = live(state.stock_answer.values())
     if ids:
         return (*events, StockAsked("release", order.attempt, ids))
@@ -272,11 +272,6 @@ def canceling(state: State, order: OrderRow, reason: str, by: str, turn: Turn) -
         return tuple(events)
     left = [FULFILLMENT_CANCELED if row in stopped else row.status for row in rows]
     return (*events, *cancel_ended(order, left, reason, turn))
-
-
-def _fulfillment_canceled(row: FulfillmentRow) -> FulfillmentStatusChanged:
-    lines = tuple(LineProgress(line.line_id, line.ordered, line.picked, line.packed, line.shipped) for line in row.lines)
-    return FulfillmentStatusChanged(row.fulfillment_id, row.location_id, row.status, FULFILLMENT_CANCELED, False, lines)
 
 
 def cancel_ended(order: OrderRow, statuses: list[FulfillmentStatus], reason: str, turn: Turn) -> tuple[OrderStatusChanged, ...]:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from msgspec.structs import replace
 
 from orderflow.streams.domain.contract import EventMeta, Refused
-from orderflow.streams.domain.fulfillment_steps import RANKS, moved, status_named
+from orderflow.streams.domain.fulfillment_steps import RANKS, moved, reduced, status_named
 from orderflow.streams.domain.holds import PAYMENT_EXPIRING
 from orderflow.streams.domain.ids import answer_key, parse_reservation
 from orderflow.streams.domain.order_records import (
     DeliveryConfirmed,
     FulfillmentCreated,
+    FulfillmentReduced,
     FulfillmentStatus,
     FulfillmentStatusBuffered,
     FulfillmentStatusChanged,
@@ -18,6 +19,7 @@ from orderflow.streams.domain.order_records import (
     OrderCreated,
     OrderHoldPlaced,
     OrderHoldReleased,
+    OrderLineCanceled,
     OrderRejected,
     OrderStatus,
     OrderStatusChanged,
@@ -53,12 +55,14 @@ Event = (
     OrderCreated
     | OrderStatusChanged
     | OrderRejected
+    | OrderLineCanceled
     | OrderHoldPlaced
     | OrderHoldReleased
     | StockAsked
     | StockAnswerRecorded
     | FulfillmentCreated
     | FulfillmentStatusChanged
+    | FulfillmentReduced
     | FulfillmentStatusIgnored
     | FulfillmentStatusBuffered
     | DeliveryConfirmed
@@ -91,6 +95,11 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _fulfillment_created(state, order, event)
         case FulfillmentStatusChanged():
             return _fulfillment_moved(state, order, event, meta)
+        case OrderLineCanceled():
+            lines = tuple(_less(line, event.quantity) if line.line_id == event.line_id else line for line in order.lines)
+            return replace(state, order=replace(order, version=order.version + 1, lines=lines))
+        case FulfillmentReduced():
+            return _reduced(state, order, event)
         case FulfillmentStatusBuffered():
             return _buffered(state, event)
         case FulfillmentStatusIgnored():
@@ -240,6 +249,18 @@ def _fulfillment_moved(state: State, order: OrderRow, event: FulfillmentStatusCh
         counted = tuple(_sent(line, ordered.get(line.line_id, 0), shipped.get(line.line_id, 0)) for line in order.lines)
     order = replace(order, version=order.version + 1, lines=counted)
     return replace(state, order=order, fulfillment={**state.fulfillment, row.fulfillment_id: changed})
+
+
+def _reduced(state: State, order: OrderRow, event: FulfillmentReduced) -> State:
+    row = state.fulfillment.get(event.fulfillment_id)
+    if row is None:
+        return state
+    order = replace(order, version=order.version + 1)
+    return replace(state, order=order, fulfillment={**state.fulfillment, row.fulfillment_id: reduced(row, event)})
+
+
+def _less(line: OrderLine, quantity: int) -> OrderLine:
+    return replace(line, canceled=line.canceled + quantity, fulfilled=line.fulfilled - quantity)
 
 
 def _rank(post: BufferedPost) -> int:

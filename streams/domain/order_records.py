@@ -118,7 +118,7 @@ class RecordStockAnswer(Struct, frozen=True, gc=False):
 
 
 class CancelOrder(Struct, frozen=True, gc=False):
-    """Cancel the whole order. `by`: customer (within the window) or staff."""
+    """Cancel the whole order, or so many units of the lines named. `by`: customer (within the window) or staff."""
 
     by: str = ""
     reason: str = ""
@@ -212,6 +212,15 @@ class OrderRejected(Struct, frozen=True, gc=False):
     shortages: tuple[Shortage, ...] = ()
 
 
+class OrderLineCanceled(Struct, frozen=True, gc=False):
+    """These units of a line will not be sent; the rest of the order goes on."""
+
+    line_id: str
+    sku: str
+    quantity: int
+    reason: str = ""
+
+
 class OrderHoldPlaced(Struct, frozen=True, gc=False):
     """The order is stopped for this reason."""
 
@@ -289,6 +298,14 @@ class FulfillmentStatusChanged(Struct, frozen=True, gc=False):
     previous_status: FulfillmentStatus
     new_status: FulfillmentStatus
     implied: bool = False
+    lines: tuple[LineProgress, ...] = ()
+
+
+class FulfillmentReduced(Struct, frozen=True, gc=False):
+    """A fulfillment is to send less: the lines that changed, as they are now."""
+
+    fulfillment_id: str
+    location_id: str
     lines: tuple[LineProgress, ...] = ()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from orderflow.streams.domain import fulfillment_steps, money
 from orderflow.streams.domain.contract import MICROS_PER_S, Turn
 from orderflow.streams.domain.order_records import FulfillmentStatus, OrderStatus, OrderStatusChanged
-from orderflow.streams.domain.order_rows import Hold, OrderRow
+from orderflow.streams.domain.order_rows import Hold, OrderLine, OrderRow
 from orderflow.streams.domain.transitions import Transition, Transitions
 
 PENDING, CONFIRMED, PROCESSING = OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING
@@ -56,7 +56,7 @@ def status_changed(
         order.order_number,
         previous,
         new,
-        label(new, found, order.holds),
+        label(new, found, order.holds, order.lines),
         reason,
         changed_by,
         order.financial_status,
@@ -72,8 +72,10 @@ def delivered(order: OrderRow, statuses: Iterable[FulfillmentStatus], turn: Turn
     return status_changed(order, SHIPPED, DELIVERED, statuses, due_at=due_at)
 
 
-def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus], holds: Collection[Hold] = ()) -> str:
-    """The one word people see: a rejected order is canceled, one that is held says so, one in work shows how far its fulfillments are."""
+def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus], holds: Collection[Hold] = (), lines: Iterable[OrderLine] = ()) -> str:
+    """The one word people see: a rejected order is canceled, one that is held says so, one in work shows how far its fulfillments are, and
+    one of which a part was canceled says that until the warehouse begins.
+    """
     if status is REJECTED:
         return "canceled"
     if holds and status in (PENDING, CONFIRMED, PROCESSING):
@@ -81,4 +83,6 @@ def label(status: OrderStatus, statuses: Iterable[FulfillmentStatus], holds: Col
     if status not in (PROCESSING, SHIPPED):
         return status.lower()
     found = fulfillment_steps.label(statuses)
-    return status.lower() if found in ("", "pending", "planning", "canceled", "completed") else found
+    if found not in ("", "pending", "planning", "canceled", "completed"):
+        return found
+    return "partially_canceled" if status is PROCESSING and any(line.canceled for line in lines) else status.lower()

@@ -24,7 +24,7 @@ def order_snapshot(state: State, order: OrderRow, sequence: int, at: int) -> Ord
         version=order.version,
         at=at,
         status=order.status,
-        label=label(order.status, statuses, order.holds),
+        label=label(order.status, statuses, order.holds, order.lines),
         reason=order.reason,
         order_number=order.order_number,
         customer_ref=order.customer_ref,

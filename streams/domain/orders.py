@@ -1,7 +1,7 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, sourcing.py, holds.py, fulfillment.py, payment.py,
-payment_webhook.py; the folds are order_fold.py and payment_fold.py.
+This module only says which rule file a command or an event belongs to: order.py, order_lines.py, sourcing.py, holds.py,
+fulfillment.py, payment.py, payment_webhook.py; the folds are order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from orderflow.streams.domain import fulfillment, holds, order, order_fold, payment, payment_webhook, sourcing
+from orderflow.streams.domain import fulfillment, holds, order, order_fold, order_lines, payment, payment_webhook, sourcing
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
@@ -17,6 +17,7 @@ from orderflow.streams.domain.order_records import (
     CancelOrder,
     DeliveryConfirmed,
     FulfillmentCreated,
+    FulfillmentReduced,
     FulfillmentSnapshot,
     FulfillmentStatusBuffered,
     FulfillmentStatusChanged,
@@ -24,6 +25,7 @@ from orderflow.streams.domain.order_records import (
     OrderCreated,
     OrderHoldPlaced,
     OrderHoldReleased,
+    OrderLineCanceled,
     OrderRejected,
     OrderSnapshot,
     OrderStatusChanged,
@@ -101,12 +103,14 @@ EVENTS = (
     OrderCreated,
     OrderStatusChanged,
     OrderRejected,
+    OrderLineCanceled,
     OrderHoldPlaced,
     OrderHoldReleased,
     StockAsked,
     StockAnswerRecorded,
     FulfillmentCreated,
     FulfillmentStatusChanged,
+    FulfillmentReduced,
     FulfillmentStatusIgnored,
     FulfillmentStatusBuffered,
     DeliveryConfirmed,
@@ -240,10 +244,19 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
         case FulfillmentStatusIgnored():
             return tuple(fulfillment.settled(state, event, meta))
+        case FulfillmentReduced():
+            return tuple(order_lines.given_back(state, event))
         case OrderHoldReleased():
             is_free = state.order is not None and state.order.status is CONFIRMED and not state.order.holds
             return (Send("orders", state.key, ConcludeAnswers()),) if is_free else ()
-        case OrderCreated() | OrderHoldPlaced() | FulfillmentCreated() | FulfillmentStatusBuffered() | DeliveryConfirmed():
+        case (
+            OrderCreated()
+            | OrderLineCanceled()
+            | OrderHoldPlaced()
+            | FulfillmentCreated()
+            | FulfillmentStatusBuffered()
+            | DeliveryConfirmed()
+        ):
             return ()
         case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | Refused():
             return ()  # connectors read the request; nothing is asked of another key

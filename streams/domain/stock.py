@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
 from orderflow.streams.domain import stock_fold, stock_movements
-from orderflow.streams.domain.cells import allocate, allowed
+from orderflow.streams.domain.cells import allocate, allowed, beyond
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import is_id, parse_reservation, reservation_id
 from orderflow.streams.domain.order_records import RecordStockAnswer
@@ -142,7 +142,7 @@ def recall(state: State, command: Command) -> tuple[Send, ...] | None:
     elif isinstance(command, CommitReservation):
         done = row.status in (COMMITTED, FULFILLED)
     elif isinstance(command, ReleaseReservation):
-        done = row.status in (RELEASED, EXPIRED, FULFILLED)
+        done = row.status in (RELEASED, EXPIRED, FULFILLED) or not beyond(row.allocations, command.kept)
     else:
         return () if row.status is ACTIVE and row.due_at == command.due_at else None
     return _answer(state, row, ANSWERS[row.status], units(row.allocations)) if done else None
@@ -250,7 +250,8 @@ def _release(state: State, command: ReleaseReservation, turn: Turn) -> tuple[Eve
     kept = units(row.allocations)
     if command.quantity is not None and command.quantity < kept:
         return refusal(command, Reason.QUANTITY_INVALID, reservation_id=command.reservation_id, kept=str(kept))
-    return (ReservationReleased(row.reservation_id, row.holder, kept, row.allocations, None, "", command.reason),)
+    given = beyond(row.allocations, command.kept)
+    return (ReservationReleased(row.reservation_id, row.holder, units(given), given, None, "", command.reason),)
 
 
 def _extend(state: State, command: ExtendReservation, turn: Turn) -> tuple[Event, ...]:

@@ -38,11 +38,14 @@ class CommitReservation(Struct, frozen=True, gc=False):
 
 
 class ReleaseReservation(Struct, frozen=True, gc=False):
-    """Give everything back that a reservation still keeps. Total: it never fails, also for an id nobody knows."""
+    """Give back what a reservation keeps beyond `kept`, at each location; without it everything. Total: it never fails, also for an id
+    nobody knows.
+    """
 
     reservation_id: str
     quantity: int | None = None
     reason: str = ""
+    kept: tuple[Qty, ...] = ()
 
 
 class ShipStock(Struct, frozen=True, gc=False):

@@ -254,6 +254,24 @@ async def test_a_repeated_refusal_meets_its_first_answer_also_when_stock_has_com
     assert await rig.stock(sku) == (20, 20, 0, 0)
 
 
+async def test_some_units_are_canceled_and_the_rest_is_shipped(rig: Rig, sku: str) -> None:
+    order_id = (await rig.post(ORDERS, items((sku, 5)))).json["order_id"]
+    await rig.decided(order_id)
+    asked, key = {"lines": [{"line_id": "1", "quantity": 2}], "reason": "two are enough"}, fresh("key")
+    first = await rig.post(f"{ORDERS}/{order_id}/cancel", asked, key=key)
+    assert (first.status, first.json["status"], first.json["lines"][0]["canceled"]) == (200, "partially_canceled", 2)
+    same(first, await rig.post(f"{ORDERS}/{order_id}/cancel", asked, key=key))
+    await rig.stock_becomes(sku, 10, 7, 0, 3)
+    many = await rig.post(f"{ORDERS}/{order_id}/cancel", {"lines": [{"line_id": "1", "quantity": 4}]})
+    assert (many.status, many.json["code"]) == (422, "QUANTITY_EXCEEDED")
+    for status in ("picking", "picked", "packed", "shipped"):
+        assert (await rig.post(f"/api/v1/fulfillment/{order_id}/status", {"status": status})).status in (200, 202)
+    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda found: found.json["status"] == "shipped")
+    late = await rig.post(f"{ORDERS}/{order_id}/cancel", {"lines": [{"line_id": "1", "quantity": 1}]})
+    assert (late.status, late.json["code"]) == (409, "ALREADY_SHIPPED")
+    await rig.stock_becomes(sku, 7, 7, 0, 0)
+
+
 async def test_many_orders_at_once_are_each_placed_or_refused_and_a_repeat_has_no_second_effect(rig: Rig, sku: str) -> None:
     key, path = fresh("key"), f"{ORDERS}/bulk"
     asked = {"orders": [items((sku, 2)), items((sku, 30)), {"items": []}, *[items((sku, 1))] * 12]}

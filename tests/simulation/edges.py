@@ -53,6 +53,8 @@ class Load(Struct, frozen=True):
     prepaid: float = 0.0
     holds: float = 0.0
     """How many orders somebody holds; then authorizations end too."""
+    fewer: float = 0.0
+    """Of how many orders somebody wants fewer units."""
 
 
 class Post(Struct):
@@ -197,6 +199,13 @@ class Shop:
                 "orders", order, CancelOrder(by=by, reason="changed mind"), f"x-{number}", None, at + random.randrange(4_000_000)
             )
         self._hold(order, number, at)
+        fewer = Random(f"fewer {self.edge.seed} {number}")
+        if fewer.random() < self.edge.load.fewer:
+            some = tuple(
+                LineQuantity(line.line_id, fewer.randint(1, line.quantity)) for line in fewer.sample(lines, fewer.randint(1, len(lines)))
+            )
+            command = CancelOrder(by="staff", reason="fewer", lines=some)
+            self.edge.post("orders", order, command, f"l-{number}", None, at + fewer.randrange(2_000_000))
 
     def _hold(self, order: str, number: int, at: int) -> None:
         """Somebody has doubts for a moment, or for longer than anybody looks."""

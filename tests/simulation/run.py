@@ -171,6 +171,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         oversized=random.choice((0.0, 0.0, 0.005, 0.02)),
         poison=random.choice((0, 0, 2, 5)),
         prepaid=Random(f"money {profile} {seed}").choice((0.0, 0.0, 0.3, 1.0)),
+        fewer=Random(f"fewer {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
         holds=Random(f"holds {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
     )
     return Plan(

@@ -1,6 +1,7 @@
 """Canceling: who may, until when, what is stopped, what is given back, and who hears of it."""
 
 import pytest
+from domain_fulfillment import F, at_status
 from domain_harness import NOW, SETTINGS, Log, seconds
 from domain_orders import answer, confirmed, in_status, item, place, placed
 from msgspec.structs import replace
@@ -88,6 +89,12 @@ def test_a_customer_may_cancel_for_an_hour_and_before_picking() -> None:
         (placed(), CancelOrder("system"), {}, Reason.SCHEMA_INVALID),
         (placed(), CancelOrder(lines=(LineQuantity("9", 1),)), {}, Reason.LINE_UNKNOWN),
         (placed(item(quantity=2)), CancelOrder(lines=(LineQuantity("1", 1),)), {}, Reason.ILLEGAL_TRANSITION),
+        (in_status("CONFIRMED"), CancelOrder(lines=(LineQuantity("1", 2),)), {}, Reason.HOLD_ACTIVE),
+        (confirmed(item(quantity=2)), CancelOrder(lines=(LineQuantity("1", 0),)), {}, Reason.QUANTITY_INVALID),
+        (confirmed(item(quantity=3)), CancelOrder(lines=(LineQuantity("1", 1), LineQuantity("1", 1))), {}, Reason.QUANTITY_INVALID),
+        (confirmed(item(quantity=2)), CancelOrder(lines=(LineQuantity("1", 3),)), {}, Reason.QUANTITY_EXCEEDED),
+        (at_status(F.PICKING, item(quantity=2)), CancelOrder("staff", lines=(LineQuantity("1", 1),)), {}, Reason.ILLEGAL_TRANSITION),
+        (at_status(F.PICKING, item(quantity=2)), CancelOrder("customer", lines=(LineQuantity("1", 1),)), {}, Reason.CANCEL_WINDOW_CLOSED),
         (in_status("REJECTED"), CancelOrder(), {}, Reason.ALREADY_FINAL),
         (in_status("EXPIRED"), CancelOrder(), {}, Reason.ALREADY_FINAL),
         (in_status("SHIPPED"), CancelOrder(), {}, Reason.ALREADY_SHIPPED),
