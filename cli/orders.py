@@ -1,4 +1,4 @@
-"""`orderflow orders`: place one or many, read, list, hold, cancel and look back, through the HTTP edge."""
+"""`orderflow orders`: place one or many, read, list, edit, hold, cancel and look back, through the HTTP edge."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ LINE = "line_id sku quantity shipped delivered canceled"
 BECAME = {"placed": "placed", "pending": "not decided yet", "refused": "refused", "not_taken": "not taken"}
 """What the edge counts of them, in words."""
 
-app = group("Place, read, list, hold and cancel orders.")
+app = group("Place, read, list, edit, hold and cancel orders.")
 
 HoldName = Annotated[
     str, typer.Argument(metavar="[HOLD]", help="FRAUD_REVIEW, ADDRESS_INVALID, PAYMENT, PAYMENT_EXPIRING, CAPACITY, SHORT or MANUAL.")
@@ -222,6 +222,34 @@ def timeline(order_id: OrderId, url: Url = DEFAULT_URL, as_json: AsJson = False)
     """
     answer = ask(url, "GET", f"{PATH}/{order_id}/timeline")
     show(answer.body, as_json, _timeline_lines)
+
+
+@app.command()
+def edit(
+    order_id: OrderId,
+    lines: Annotated[list[str], typer.Argument(metavar="LINE=QTY...", help="The quantities that lines are to have.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Give lines of an order other quantities, before anything of it is picked: all of them or none.
+
+    \b
+    Example:
+      orderflow orders edit test-order-123 1=5
+    \b
+    Exit codes:
+      0   the order has these quantities
+      1   refused: a shortage, picking has begun, no such order or line
+      2   wrong usage
+      69  the edge does not answer
+      75  accepted, stock has not answered yet: repeat with the same --key, or read the order
+    """
+    body: dict[str, Any] = {"lines": [parse_line(text) for text in lines]}
+    answer = ask(url, "PUT", f"{PATH}/{order_id}", body={**body, "reason": reason} if reason else body, key=key)
+    show(answer.body, as_json, lambda _: _order_lines(answer))
+    raise typer.Exit(outcome_code(answer))
 
 
 @app.command()

@@ -31,7 +31,7 @@ app = group("See what orders wait for, find what is stuck, resume or compensate 
 @app.command("list")
 def list_sagas(
     stuck: Annotated[bool, typer.Option("--stuck", help="Only those that need people.")] = False,
-    saga_type: Annotated[str, typer.Option("--type", help="Only of one type: place, cancel, handover, payment.")] = "",
+    saga_type: Annotated[str, typer.Option("--type", help="Only of one type: place, edit, cancel, handover, payment.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many to show; the total counts all.")] = 20,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

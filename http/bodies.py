@@ -211,6 +211,13 @@ class CancelBody(Body):
     lines: Some = Field([], validation_alias=ITEMS, description="Also spelled `lines`.")
 
 
+class EditBody(Body):
+    """The quantities that lines are to have; a line that is not named stays as it is."""
+
+    reason: Annotated[str, Field(max_length=200)] = ""
+    lines: Some = Field(..., validation_alias=ITEMS, description="Also spelled `lines`.")
+
+
 class StatusBody(Body):
     """Without lines the full quantities. `seq` is the caller's own counter, if it keeps one."""
 

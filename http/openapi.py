@@ -28,7 +28,7 @@ DESCRIPTION = (
     "the resource: read that, or repeat the request with the same Idempotency-Key. Bodies are read as JSON whatever their content type."
 )
 TAGS = {
-    "orders": "Place, read, list, hold and cancel orders.",
+    "orders": "Place, read, list, edit, hold and cancel orders.",
     "payments": "Read and move the money of orders.",
     "stock": "Receive, adjust and read stock.",
     "fulfillment": "What warehouses and carriers report.",

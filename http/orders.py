@@ -1,4 +1,4 @@
-"""Orders over HTTP: place one or many, read, list, cancel, look back."""
+"""Orders over HTTP: place one or many, read, list, edit, cancel, look back."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,7 @@ from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orderflow.http import bodies
-from orderflow.http.bodies import CancelBody, Id, Line, PlaceOrderBody, PlaceOrdersBody
+from orderflow.http.bodies import CancelBody, EditBody, Id, Line, PlaceOrderBody, PlaceOrdersBody
 from orderflow.http.calls import Call, Name, view_response
 from orderflow.http.gateway import Denied
 from orderflow.http.limits import Limits
@@ -29,7 +29,7 @@ from orderflow.http.views import (
     timeline_view,
 )
 from orderflow.schemas import catalog
-from orderflow.streams.domain.order_records import CancelOrder, LineQuantity, OrderSnapshot, PlacedLine, PlaceOrder, ShipTo
+from orderflow.streams.domain.order_records import CancelOrder, EditOrder, LineQuantity, OrderSnapshot, PlacedLine, PlaceOrder, ShipTo
 from orderflow.streams.domain.parts import Money
 
 PATH = "/api/v1/orders"
@@ -128,6 +128,14 @@ async def list_orders(call: Call) -> web.StreamResponse:
         partitions_missing=found.partitions_missing,
     )
     return view_response(200, view)
+
+
+async def edit_order(call: Call) -> web.StreamResponse:
+    """200 with the order as it is then; 202 while more units are asked for."""
+    order_id = call.id("id")
+    body = await call.body(EditBody)
+    command = EditOrder(tuple(LineQuantity(line.line_id, line.quantity) for line in body.lines), body.reason)
+    return await change_order(call, order_id, command, call.name(body, order_id))
 
 
 async def cancel_order(call: Call) -> web.StreamResponse:
@@ -253,6 +261,16 @@ ROUTES = (
         problems=(400, 503),
     ),
     Route("GET", PATH + "/{id}", get_order, "Read an order.", "orders", {200: OrderView, 304: None}, problems=(400, 404, 503)),
+    Route(
+        "PUT",
+        PATH + "/{id}",
+        edit_order,
+        "Give lines of an order other quantities, before anything of it is picked: all of them or none.",
+        "orders",
+        {200: OrderView, 202: AcceptedView},
+        body=EditBody,
+        problems=(*REFUSED, 504),
+    ),
     Route(
         "POST",
         PATH + "/{id}/cancel",

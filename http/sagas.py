@@ -20,7 +20,7 @@ class SagaQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stuck: Literal["true", "false"] = "false"
-    type: Literal["place", "cancel", "handover", "payment"] | None = None
+    type: Literal["place", "edit", "cancel", "handover", "payment"] | None = None
     limit: Annotated[int, Field(ge=1, le=500)] | None = None
 
 

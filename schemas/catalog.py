@@ -61,13 +61,13 @@ SPACES = (
         "order_id",
         _in(
             "orders",
-            "PlaceOrder RecordStockAnswer CancelOrder PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery RecordProviderResult"
+            "PlaceOrder RecordStockAnswer CancelOrder EditOrder PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery RecordProviderResult"
             " RecordWebhook CapturePayment VoidPayment RefundPayment TimerDue",
         ),
         _in(
             "orders",
-            "OrderCreated OrderStatusChanged OrderRejected OrderLineCanceled OrderHoldPlaced OrderHoldReleased StockAsked"
-            " StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
+            "OrderCreated OrderStatusChanged OrderRejected OrderEditRequested OrderEdited OrderEditFailed OrderLineCanceled"
+            " OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
             " FulfillmentStatusBuffered DeliveryConfirmed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
             " Refused",
@@ -271,6 +271,7 @@ ALIASES: Mapping[str, str] = {
     "ReservationReleased": "warehouse.inventory.reservation_released",
     "ReservationExpired": "warehouse.inventory.reservation_expired",
     "ReservationCommitted": "inventory.stock.committed",
+    "OrderEdited": "order.edited",
     "OrderLineCanceled": "order.line_canceled",
     "OrderHoldPlaced": "order.hold_placed",
     "OrderHoldReleased": "order.hold_released",
@@ -312,7 +313,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.PaymentSnapshotAttempt.outcome": _OPERATION_OUTCOMES,
     "orderflow.orders.rows.Attempt.operation": _OPERATIONS,
     "orderflow.orders.rows.Attempt.outcome": _OPERATION_OUTCOMES,
-    "orderflow.orders.StockAsked.ask": ("reserve", "commit", "release", "later"),
+    "orderflow.orders.StockAsked.ask": ("reserve", "commit", "release", "later", "more"),
     "orderflow.engine.AnswerRow.outcome": ("pending", "applied", "refused"),
     "orderflow.engine.Reply.outcome": ("applied", "refused"),
     "orderflow.orders.PlacedLine.kind": ("item", "shipping", "fee"),

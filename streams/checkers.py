@@ -269,7 +269,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
             continue
-        elif name in ("DeliveryConfirmed", "OrderLineCanceled", "OrderHoldPlaced", "OrderHoldReleased"):
+        elif name in ("DeliveryConfirmed", "OrderEdited", "OrderLineCanceled", "OrderHoldPlaced", "OrderHoldReleased"):
             order.version += 1
         if not getattr(event, "fulfillment_id", "") and seen.meta.version != order.version:
             yield Violation("I7", where, f"version {seen.meta.version}; {order.version} facts were seen")
@@ -299,8 +299,8 @@ def given_back(events: Iterable[Seen]) -> Iterator[Violation]:
             continue
         held, event = orders.setdefault(seen.owner, {}), seen.value
         name = type(event).__name__
-        if name == "StockAsked" and event.ask in ("reserve", "release"):
-            held.update(dict.fromkeys(event.reservation_ids, "held" if event.ask == "reserve" else "releasing"))
+        if name == "StockAsked" and event.ask in ("reserve", "more", "release"):
+            held.update(dict.fromkeys(event.reservation_ids, "releasing" if event.ask == "release" else "held"))
         elif name == "StockAnswerRecorded":
             gone = event.outcome in ("refused", "released", "expired", "shipped", "lost") and not event.allocations
             if gone:
@@ -352,7 +352,7 @@ def check_events(events: Iterable[Seen]) -> Iterator[Violation]:
 
 
 # -- events and commands together -----------------------------------------------------------------------------------------------------
-FOLLOW_UPS = {"reserve": "ReserveStock", "commit": "CommitReservation", "release": "ReleaseReservation"}
+FOLLOW_UPS = {"reserve": "ReserveStock", "more": "ReserveStock", "commit": "CommitReservation", "release": "ReleaseReservation"}
 ANSWERED = frozenset({"StockReserved", "StockRefused", "ReservationCommitted", "ReservationReleased", "ReservationExpired"})
 
 

@@ -46,6 +46,10 @@ class Payment:
             self.total = event.totals.total.amount_minor if event.totals else 0
             items = [line for line in event.lines if line.kind == "item"]
             self.values = {line.line_id: (line.unit_price.amount_minor if line.unit_price else 0, line.quantity) for line in items}
+        elif name == "OrderEdited":
+            self.total += event.money_delta.amount_minor if event.money_delta else 0
+            changes = {line.line_id: line.quantity_delta for line in event.delta}
+            self.values = {line: (price, units + changes.get(line, 0)) for line, (price, units) in self.values.items()}
         elif name == "PaymentRequested":
             yield from self._asked(event)
         elif name in OUTCOMES or name in ("PaymentFailed", "PaymentUnknown"):

@@ -121,7 +121,9 @@ ORDERS = KeySpace(
     shown=("payment",),
     answered_by_rows=frozenset({"RecordStockAnswer", "RecordProviderResult", "TimerDue"}),
     version=_order_version,
-    may_wait=frozenset({"PlaceOrder", "CancelOrder", "PostFulfillmentStatus", "CapturePayment", "VoidPayment", "RefundPayment"}),
+    may_wait=frozenset(
+        {"PlaceOrder", "CancelOrder", "EditOrder", "PostFulfillmentStatus", "CapturePayment", "VoidPayment", "RefundPayment"}
+    ),
     ends=sagas.ENDS,
     lookups=("channel",),
 )

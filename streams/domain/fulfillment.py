@@ -273,10 +273,10 @@ def _open_posts(row: FulfillmentRow) -> list[tuple[BufferedPost, FulfillmentStat
 
 
 def order_moved(state: State, order: OrderRow, changed: Rows) -> tuple[OrderStatusChanged, ...]:
-    """The order is shipped when every fulfillment that was not canceled is."""
+    """The order is shipped when every fulfillment that was not canceled is, and none is about to be added."""
     statuses = [changed.get(row.fulfillment_id, row).status for row in state.fulfillment.values()]
     going = [status for status in statuses if status is not CANCELED]
-    if order.status is PROCESSING and going and all(status in (SHIPPED, COMPLETED) for status in going):
+    if order.status is PROCESSING and order.edit is None and going and all(status in (SHIPPED, COMPLETED) for status in going):
         return (status_changed(order, PROCESSING, ORDER_SHIPPED, statuses),)
     return ()
 

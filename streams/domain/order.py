@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, money, order_lines, payment
+from orderflow.streams.domain import fulfillment, money, order_edits, order_lines, payment
 from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
@@ -15,6 +15,7 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatus,
     FulfillmentStatusChanged,
     OrderCreated,
+    OrderEditFailed,
     OrderStatusChanged,
     PlacedLine,
     PlaceOrder,
@@ -220,7 +221,7 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
 
 # -- canceling ------------------------------------------------------------------------------------------------------------------------
 
-CancelEvent = OrderStatusChanged | FulfillmentStatusChanged | StockAsked
+CancelEvent = OrderStatusChanged | OrderEditFailed | FulfillmentStatusChanged | StockAsked
 
 
 def cancel(state: State, command: CancelOrder, turn: Turn) -> tuple[CancelEvent | order_lines.Event | Refused, ...]:
@@ -262,7 +263,8 @@ def _in_window(state: State, order: OrderRow, turn: Turn) -> bool:
 def canceling(state: State, order: OrderRow, reason: str, by: str, turn: Turn) -> tuple[CancelEvent, ...]:
     """Stop what has not left, ask every owner to release, and be canceled when all have answered and no money is kept."""
     rows = state.fulfillment.values()
-    events: list[CancelEvent] = [status_changed(order, order.status, CANCEL_PENDING, [row.status for row in rows], reason, by)]
+    events: list[CancelEvent] = [*order_edits.ended(order, Reason.ALREADY_FINAL)]
+    events += [status_changed(order, order.status, CANCEL_PENDING, [row.status for row in rows], reason, by)]
     stopped = [row for row in rows if row.status not in FINISHED and row.status is not FULFILLMENT_SHIPPED]
     events += (fulfillment.canceled(row) for row in stopped)
     ids = live(state.stock_answer.values())

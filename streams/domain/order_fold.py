@@ -17,6 +17,9 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
     OrderCreated,
+    OrderEdited,
+    OrderEditFailed,
+    OrderEditRequested,
     OrderHoldPlaced,
     OrderHoldReleased,
     OrderLineCanceled,
@@ -28,6 +31,7 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_rows import (
     BufferedPost,
+    Edit,
     FulfillmentLine,
     FulfillmentRow,
     Hold,
@@ -49,12 +53,15 @@ from orderflow.streams.domain.payment_records import (
     WebhookRecorded,
 )
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.stock_answers import AWAITED, demand, outcome_after
+from orderflow.streams.domain.stock_answers import AWAITED, MORE, demand, outcome_after
 
 Event = (
     OrderCreated
     | OrderStatusChanged
     | OrderRejected
+    | OrderEditRequested
+    | OrderEdited
+    | OrderEditFailed
     | OrderLineCanceled
     | OrderHoldPlaced
     | OrderHoldReleased
@@ -95,6 +102,12 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _fulfillment_created(state, order, event)
         case FulfillmentStatusChanged():
             return _fulfillment_moved(state, order, event, meta)
+        case OrderEditRequested():
+            return replace(state, order=replace(order, edit=Edit(event.command_id, event.lines)))
+        case OrderEdited():
+            return _edited(state, order, event)
+        case OrderEditFailed():
+            return replace(state, order=_rested(order))
         case OrderLineCanceled():
             lines = tuple(_less(line, event.quantity) if line.line_id == event.line_id else line for line in order.lines)
             return replace(state, order=replace(order, version=order.version + 1, lines=lines))
@@ -183,12 +196,12 @@ def _held(state: State, order: OrderRow, event: OrderHoldPlaced, meta: EventMeta
 def _asked(state: State, order: OrderRow, event: StockAsked, meta: EventMeta) -> State:
     """The rows of what was asked say so until the owners answer; the order counts the answers it waits for."""
     answers = dict(state.stock_answer)
-    wanted = demand(order.lines)
+    wanted = _grown(order) if event.ask == MORE else demand(order.lines)
     counted = 0
     for reservation_id in event.reservation_ids:
         key = answer_key(state.key, reservation_id)
         row = answers.get(key)
-        if event.ask == "reserve":
+        if event.ask in ("reserve", MORE):
             parsed = parse_reservation(reservation_id)
             sku = parsed[0] if parsed else ""
             answers[key] = StockAnswerRow(reservation_id, sku, AWAITED["reserve"], wanted.get(sku, 0), due_at=event.reserved_until)
@@ -198,6 +211,30 @@ def _asked(state: State, order: OrderRow, event: StockAsked, meta: EventMeta) ->
             counted += 1
     asked = replace(order, attempt=event.attempt, step=event.ask, answers_open=counted, due_at=event.due_at, asked_at=meta.occurred_at)
     return replace(state, order=asked, stock_answer=answers)
+
+
+def _grown(order: OrderRow) -> Mapping[str, int]:
+    """Units that an edit wants more, by sku."""
+    named = {line.line_id: line.quantity for line in order.edit.lines} if order.edit else {}
+    more = (replace(line, quantity=max(0, named.get(line.line_id, 0) - line.quantity)) for line in order.lines)
+    return demand(more)
+
+
+def _edited(state: State, order: OrderRow, event: OrderEdited) -> State:
+    """Fewer units are assigned to nobody any more; more are, as soon as their fulfillment is made."""
+    changes = {line.line_id: line.quantity_delta for line in event.delta}
+    lines = tuple(
+        replace(line, quantity=line.quantity + changes[line.line_id], fulfilled=line.fulfilled + min(0, changes[line.line_id]))
+        if line.line_id in changes
+        else line
+        for line in order.lines
+    )
+    return replace(state, order=replace(_rested(order), version=order.version + 1, lines=lines))
+
+
+def _rested(order: OrderRow) -> OrderRow:
+    """Without its edit, for which it waits no more."""
+    return replace(order, edit=None, step="", due_at=None) if order.step == MORE else replace(order, edit=None)
 
 
 def _answered(state: State, order: OrderRow, event: StockAnswerRecorded) -> State:

@@ -74,8 +74,13 @@ def cancel(state: State, order: OrderRow, command: CancelOrder) -> tuple[Event, 
     """Take the units off their fulfillments; one with nothing left to send is canceled, and so the order may be all shipped."""
     skus = {line.line_id: line.sku for line in order.lines}
     events: list[Event] = [OrderLineCanceled(each.line_id, skus[each.line_id], each.quantity, command.reason) for each in command.lines]
-    left = {each.line_id: each.quantity for each in command.lines}
-    changed: dict[str, FulfillmentRow] = {}
+    fewer, changed = taken_off(state, {each.line_id: each.quantity for each in command.lines})
+    return (*events, *fewer, *fulfillment.order_moved(state, order, changed))
+
+
+def taken_off(state: State, units: dict[str, int]) -> tuple[list[Event], dict[str, FulfillmentRow]]:
+    """So many units of each line come off the fulfillments that nobody has begun, and those fulfillments as they are then."""
+    left, events, changed = dict(units), list[Event](), dict[str, FulfillmentRow]()
     for row in _untouched(state):
         less = []
         for line in row.lines:
@@ -92,7 +97,7 @@ def cancel(state: State, order: OrderRow, command: CancelOrder) -> tuple[Event, 
             events.append(fulfillment.canceled(row))
             row = replace(row, status=CANCELED)
         changed[row.fulfillment_id] = row
-    return (*events, *fulfillment.order_moved(state, order, changed))
+    return events, changed
 
 
 def given_back(state: State, event: FulfillmentReduced) -> Iterator[Send]:
@@ -108,4 +113,4 @@ def given_back(state: State, event: FulfillmentReduced) -> Iterator[Send]:
                     if line.reservation_id == reservation_id and line.ordered:
                         kept[each.location_id] = kept.get(each.location_id, 0) + line.ordered
         keeps = tuple(Qty(location_id, "", quantity) for location_id, quantity in sorted(kept.items()))
-        yield Send("stock", sku, ReleaseReservation(reservation_id, reason="LINE_CANCELED", kept=keeps))
+        yield Send("stock", sku, ReleaseReservation(reservation_id, reason="REDUCED", kept=keeps))

@@ -125,6 +125,13 @@ class CancelOrder(Struct, frozen=True, gc=False):
     lines: tuple[LineQuantity, ...] = ()
 
 
+class EditOrder(Struct, frozen=True, gc=False):
+    """These lines are to have these quantities; lines that are not named stay as they are."""
+
+    lines: tuple[LineQuantity, ...] = ()
+    reason: str = ""
+
+
 class PlaceHold(Struct, frozen=True, gc=False):
     """Stop an order for this reason; `hold` is one of holds.HOLDS."""
 
@@ -212,6 +219,38 @@ class OrderRejected(Struct, frozen=True, gc=False):
     shortages: tuple[Shortage, ...] = ()
 
 
+class LineDelta(Struct, frozen=True, gc=False):
+    """A line has so many units more, or fewer below zero."""
+
+    line_id: str
+    sku: str
+    quantity_delta: int
+
+
+class OrderEditRequested(Struct, frozen=True, gc=False):
+    """The order is to have these quantities; `command_id` waits for what becomes of it."""
+
+    lines: tuple[LineQuantity, ...] = ()
+    command_id: str = ""
+
+
+class OrderEdited(Struct, frozen=True, gc=False):
+    """The order has other quantities, in one step with its stock. `money_delta`: what it costs more, where it has prices."""
+
+    order_version: int
+    delta: tuple[LineDelta, ...] = ()
+    money_delta: Money | None = None
+    command_id: str = ""
+
+
+class OrderEditFailed(Struct, frozen=True, gc=False):
+    """The order stays as it was, with the shortage of each sku."""
+
+    reason: str
+    shortages: tuple[Shortage, ...] = ()
+    command_id: str = ""
+
+
 class OrderLineCanceled(Struct, frozen=True, gc=False):
     """These units of a line will not be sent; the rest of the order goes on."""
 
@@ -236,7 +275,7 @@ class OrderHoldReleased(Struct, frozen=True, gc=False):
 
 
 class StockAsked(Struct, frozen=True, gc=False):
-    """The order asked the owners of these reservations to `reserve`, `commit` or `release`, or will reserve `later`.
+    """The order asked the owners of these reservations to `reserve`, `commit` or `release`, for `more` (an edit), or will reserve `later`.
 
     `due_at` is when it stops waiting for their answers (None: it waits), `reserved_until` the due time it asks for.
     """

@@ -40,6 +40,13 @@ class Hold(Struct, frozen=True, gc=False):
     at: int
 
 
+class Edit(Struct, frozen=True, gc=False):
+    """What an order is to become, and the command that waits for it."""
+
+    command_id: str
+    lines: tuple[LineQuantity, ...] = ()
+
+
 class OrderRow(Struct, frozen=True, gc=False):
     """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock, or with a payment
     provider, stands, `asked_at` when it last asked one; `waiting` are the commands whose answer was still open when they were decided: the
@@ -80,6 +87,7 @@ class OrderRow(Struct, frozen=True, gc=False):
     token_ref: str = ""
     asked_at: int | None = None
     expiring_at: int | None = None
+    edit: Edit | None = None
 
 
 class StockAnswerRow(Struct, frozen=True, gc=False):

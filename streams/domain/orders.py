@@ -1,6 +1,6 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, order_lines.py, sourcing.py, holds.py,
+This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py, holds.py,
 fulfillment.py, payment.py, payment_webhook.py; the folds are order_fold.py and payment_fold.py.
 """
 
@@ -9,13 +9,14 @@ from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from orderflow.streams.domain import fulfillment, holds, order, order_fold, order_lines, payment, payment_webhook, sourcing
+from orderflow.streams.domain import fulfillment, holds, order, order_edits, order_fold, order_lines, payment, payment_webhook, sourcing
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
 from orderflow.streams.domain.order_records import (
     CancelOrder,
     DeliveryConfirmed,
+    EditOrder,
     FulfillmentCreated,
     FulfillmentReduced,
     FulfillmentSnapshot,
@@ -23,6 +24,9 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
     OrderCreated,
+    OrderEdited,
+    OrderEditFailed,
+    OrderEditRequested,
     OrderHoldPlaced,
     OrderHoldReleased,
     OrderLineCanceled,
@@ -73,6 +77,7 @@ Command: TypeAlias = (
     PlaceOrder
     | RecordStockAnswer
     | CancelOrder
+    | EditOrder
     | PlaceHold
     | ReleaseHold
     | PostFulfillmentStatus
@@ -88,6 +93,7 @@ COMMANDS = (
     PlaceOrder,
     RecordStockAnswer,
     CancelOrder,
+    EditOrder,
     PlaceHold,
     ReleaseHold,
     PostFulfillmentStatus,
@@ -103,6 +109,9 @@ EVENTS = (
     OrderCreated,
     OrderStatusChanged,
     OrderRejected,
+    OrderEditRequested,
+    OrderEdited,
+    OrderEditFailed,
     OrderLineCanceled,
     OrderHoldPlaced,
     OrderHoldReleased,
@@ -146,7 +155,7 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return (row, _fulfillments(key))
-        case CancelOrder() | ConcludeAnswers() | TimerDue():
+        case CancelOrder() | EditOrder() | ConcludeAnswers() | TimerDue():
             return (row, Range("stock-answer", answers_prefix(key), ANSWERS_MAX), _fulfillments(key), Get("payment", key))
         case _:
             assert_never(command)
@@ -172,6 +181,8 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return sourcing.conclude(state, turn)
         case CancelOrder():
             return order.cancel(state, command, turn)
+        case EditOrder():
+            return order_edits.edit(state, command, turn)
         case PlaceHold():
             return holds.place(state, command, turn)
         case ReleaseHold():
@@ -244,6 +255,12 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
         case FulfillmentStatusIgnored():
             return tuple(fulfillment.settled(state, event, meta))
+        case OrderEditRequested():
+            return (Send("orders", state.key, ConcludeAnswers()),)
+        case OrderEdited():
+            return (Settle(event.command_id), Send("orders", state.key, ConcludeAnswers()))
+        case OrderEditFailed():
+            return (Settle(event.command_id, event.reason, event.shortages), Send("orders", state.key, ConcludeAnswers()))
         case FulfillmentReduced():
             return tuple(order_lines.given_back(state, event))
         case OrderHoldReleased():
@@ -295,6 +312,8 @@ def waits(state: State, command: Command, command_id: str) -> bool:
         return fulfillment.waits(state, command_id)
     if isinstance(command, CapturePayment | VoidPayment | RefundPayment):
         return payment.waits(state, command_id)
+    if isinstance(command, EditOrder):
+        return row is not None and row.edit is not None and row.edit.command_id == command_id
     if row is None or command_id not in row.waiting:
         return False
     if command_id == row.waiting[0]:

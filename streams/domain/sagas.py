@@ -13,17 +13,17 @@ from orderflow.streams.domain import payment, sourcing
 from orderflow.streams.domain.contract import MICROS_PER_S
 from orderflow.streams.domain.fulfillment_steps import SHIPPED as HANDED_OVER
 from orderflow.streams.domain.fulfillment_steps import status_named
-from orderflow.streams.domain.order_records import OrderStatus, OrderStatusChanged
+from orderflow.streams.domain.order_records import OrderEdited, OrderEditFailed, OrderStatus, OrderStatusChanged
 from orderflow.streams.domain.order_rows import OrderRow, State
 from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, EXPIRED, PENDING, REJECTED, SHIPPED
 from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.payment_records import PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from orderflow.streams.domain.payment_rows import PaymentRow
-from orderflow.streams.domain.stock_answers import AWAITED
+from orderflow.streams.domain.stock_answers import AWAITED, MORE
 
-PLACE, CANCEL, HANDOVER, PAYMENT = "place", "cancel", "handover", "payment"
-TYPES = (PLACE, CANCEL, HANDOVER, PAYMENT)
-"""From the order's lines to its commit or to all units given back; until a cancel is answered by everybody; a capture that goods wait for;
+PLACE, EDIT, CANCEL, HANDOVER, PAYMENT = "place", "edit", "cancel", "handover", "payment"
+TYPES = (PLACE, EDIT, CANCEL, HANDOVER, PAYMENT)
+"""From the order's lines to its commit or to all units given back; more units of an order in work; until a cancel is answered by everybody; a capture that goods wait for;
 any other operation on the money of an order."""
 COMPLETED, COMPENSATED, REFUSED = "completed", "compensated", "refused"
 RESULTS = (COMPLETED, COMPENSATED, REFUSED)
@@ -82,9 +82,10 @@ def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
         return
     money = _owed_by_provider(state, order) if canceling or order.step == PAY else ()
     timer = sourcing.waits_until(order)
+    saga_type = CANCEL if canceling else EDIT if order.step == MORE else PLACE
     yield Saga(
-        f"{state.key}~{CANCEL if canceling else PLACE}",
-        CANCEL if canceling else PLACE,
+        f"{state.key}~{saga_type}",
+        saga_type,
         state.payment.attempts[-1].operation if money and state.payment and not order.answers_open else order.step,
         _since(order),
         timer[1] if timer else None,
@@ -191,8 +192,16 @@ def _step_us(state: State, at: int) -> int:
     return 0 if state.order is None else max(0, at - _since(state.order))
 
 
+def _by_edit(state: State, event: OrderEdited | OrderEditFailed, at: int) -> End | None:
+    if state.order is None or state.order.step != MORE:
+        return None  # it asked nobody
+    return End(EDIT, COMPLETED if isinstance(event, OrderEdited) else REFUSED, _step_us(state, at))
+
+
 ENDS: Mapping[type, Callable[[State, Any, int], End | None]] = {
     OrderStatusChanged: _by_status,
+    OrderEdited: _by_edit,
+    OrderEditFailed: _by_edit,
     PaymentCaptured: _by_provider,
     PaymentVoided: _by_provider,
     PaymentRefunded: _by_provider,

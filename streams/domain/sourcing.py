@@ -7,7 +7,7 @@ It never decides alone that a reservation is gone: it asks the owner to release 
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, holds, money, payment, reasons
+from orderflow.streams.domain import fulfillment, holds, money, order_edits, payment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
@@ -41,7 +41,7 @@ from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue, refusal
-from orderflow.streams.domain.stock_answers import OUTCOMES, demand, is_whole, latest, live, outcome_after
+from orderflow.streams.domain.stock_answers import MORE, OUTCOMES, demand, is_whole, latest, live, outcome_after
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
 
 GIVE_UP = "give_up"
@@ -51,22 +51,32 @@ AUTO_COMPLETE = "auto_complete"
 """Kind of the timer that ends a delivered order."""
 AUTHORIZATION_EXPIRING = "authorization_expiring"
 """Kind of the timer that holds an order whose money is not captured and will not be for the taking much longer."""
-TIMERS = {"reserve": GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW, COMPLETE: AUTO_COMPLETE}
+TIMERS = {"reserve": GIVE_UP, MORE: GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW, COMPLETE: AUTO_COMPLETE}
 
-Event = fulfillment.Event | StockAsked | StockAnswerRecorded | OrderRejected | OrderHoldPlaced | FulfillmentCreated | PaymentRequested
+Event = (
+    fulfillment.Event
+    | order_edits.Event
+    | StockAsked
+    | StockAnswerRecorded
+    | OrderRejected
+    | OrderHoldPlaced
+    | FulfillmentCreated
+    | PaymentRequested
+)
 
 
 def due(row: OrderRow) -> tuple[str, int] | None:
     """When the order stops waiting, asks again, is over, or is about to lose its authorization."""
+    found = [each] if (each := waits_until(row)) is not None else []
     if row.expiring_at is not None and row.status in (CONFIRMED, PROCESSING):
-        return AUTHORIZATION_EXPIRING, row.expiring_at
-    return waits_until(row)
+        found.append((AUTHORIZATION_EXPIRING, row.expiring_at))
+    return min(found, key=lambda each: each[1], default=None)
 
 
 def waits_until(row: OrderRow) -> tuple[str, int] | None:
     """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
-    waits = row.status is (DELIVERED if row.step == COMPLETE else PENDING)
+    waits = row.status is {COMPLETE: DELIVERED, MORE: PROCESSING}.get(row.step, PENDING)
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
 
 
@@ -101,7 +111,9 @@ def is_unwanted(state: State, event: StockAnswerRecorded) -> bool:
     row = state.stock_answer.get(answer_key(state.key, event.reservation_id))
     if event.outcome != "reserved" or state.order is None:
         return False
-    return row is None or (row.outcome == "reserved" and state.order.status is not PENDING)
+    parsed = parse_reservation(event.reservation_id)
+    wanted = state.order.status is PENDING or (parsed is not None and order_edits.asks_for(state.order, parsed[2]))
+    return row is None or (row.outcome == "reserved" and not wanted)
 
 
 def concludes(state: State, event: StockAnswerRecorded) -> bool:
@@ -124,6 +136,8 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
         if not payment.is_undone(state, order):
             return ()
         return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason, turn)
+    if order.edit is not None:
+        return order_edits.go_on(state, order, turn)
     if order.status is not PENDING:
         return _after_commit(state, order, turn)
     if order.step == "reserve":
@@ -266,6 +280,8 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
         return ()
     if command.kind == AUTHORIZATION_EXPIRING:
         return (*holds.placed(order, holds.PAYMENT_EXPIRING, ""), *fulfillment.not_handed_over(state, Reason.HOLD_ACTIVE))
+    if order.step == MORE:
+        return order_edits.given_up(state, order)
     if order.step == "later":
         return _asked_again(state, order, turn)
     if order.step == COMPLETE:
@@ -296,7 +312,7 @@ def asked_of_stock(state: State, event: StockAsked) -> Iterator[Send]:
         if parsed is None or order is None:
             continue
         sku = parsed[0]
-        if event.ask == "reserve":
+        if event.ask in ("reserve", MORE):
             yield Send("stock", sku, _reserve(state, order, event, name))
         elif event.ask == "commit":
             yield Send("stock", sku, CommitReservation(name))

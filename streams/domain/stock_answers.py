@@ -7,7 +7,9 @@ from orderflow.streams.domain.order_records import PlacedLine, RecordStockAnswer
 from orderflow.streams.domain.order_rows import OrderLine, StockAnswerRow
 from orderflow.streams.domain.parts import units
 
-AWAITED: Mapping[str, str] = {"reserve": "asked", "commit": "committing", "release": "releasing"}
+MORE = "more"
+"""The step of an order that asks for more units: an edit."""
+AWAITED: Mapping[str, str] = {"reserve": "asked", MORE: "asked", "commit": "committing", "release": "releasing"}
 """What the row of a reservation says while the owner has not answered this ask."""
 OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
 """What an owner may answer."""

@@ -254,6 +254,35 @@ async def test_a_repeated_refusal_meets_its_first_answer_also_when_stock_has_com
     assert await rig.stock(sku) == (20, 20, 0, 0)
 
 
+async def test_an_order_gets_other_quantities_or_stays_as_it_was(rig: Rig, sku: str) -> None:
+    order_id = (await rig.post(ORDERS, items((sku, 2)))).json["order_id"]
+    await rig.decided(order_id)
+    path, key = f"{ORDERS}/{order_id}", fresh("key")
+
+    async def edit(quantity: int, key: str = "") -> Answer:
+        return await rig.call("PUT", path, {"lines": [{"line_id": "1", "quantity": quantity}]}, key=key)
+
+    more = await edit(5, key)
+    assert (more.status, more.json["lines"][0]["quantity"], len(more.json["fulfillments"])) == (200, 5, 2)
+    same(more, await edit(5, key))
+    await rig.stock_becomes(sku, 10, 5, 0, 5)
+    refused = await edit(11)
+    assert (refused.status, refused.json["code"]) == (409, "INSUFFICIENT_STOCK") and refused.json["shortages"][0]["available"] == 5
+    assert (await edit(3)).status == 200
+    await rig.stock_becomes(sku, 10, 7, 0, 3)
+    assert (await rig.post(f"/api/v1/fulfillment/{order_id}~F1/status", {"status": "picking"})).status == 200
+    late = await edit(4)
+    assert (late.status, late.json["code"]) == (409, "EDIT_NOT_ALLOWED")
+    wrong = await rig.call("PUT", path, {"lines": []})
+    assert (wrong.status, wrong.json["code"]) == (400, "EMPTY_LINES")
+    names = [event.name for event in rig.events("orders", order_id) if "Edit" in event.name]
+    assert names == [
+        *["OrderEditRequested", "OrderEdited"],
+        *["OrderEditRequested", "OrderEditFailed"],
+        *["OrderEditRequested", "OrderEdited"],
+    ]
+
+
 async def test_some_units_are_canceled_and_the_rest_is_shipped(rig: Rig, sku: str) -> None:
     order_id = (await rig.post(ORDERS, items((sku, 5)))).json["order_id"]
     await rig.decided(order_id)

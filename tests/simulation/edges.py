@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from orderflow.streams.domain.contract import CommandMeta, ReplyTo
 from orderflow.streams.domain.order_records import (
     CancelOrder,
+    EditOrder,
     LineQuantity,
     PlacedLine,
     PlaceHold,
@@ -54,7 +55,7 @@ class Load(Struct, frozen=True):
     holds: float = 0.0
     """How many orders somebody holds; then authorizations end too."""
     fewer: float = 0.0
-    """Of how many orders somebody wants fewer units."""
+    """Of how many orders somebody wants fewer units, or others."""
 
 
 class Post(Struct):
@@ -206,6 +207,11 @@ class Shop:
             )
             command = CancelOrder(by="staff", reason="fewer", lines=some)
             self.edge.post("orders", order, command, f"l-{number}", None, at + fewer.randrange(2_000_000))
+            for times in range(fewer.choice((0, 1, 2))):
+                others = tuple(
+                    LineQuantity(line.line_id, fewer.randint(1, 4)) for line in fewer.sample(lines, fewer.randint(1, len(lines)))
+                )
+                self.edge.post("orders", order, EditOrder(others), f"e-{number}-{times}", None, at + fewer.randrange(2_000_000))
 
     def _hold(self, order: str, number: int, at: int) -> None:
         """Somebody has doubts for a moment, or for longer than anybody looks."""

@@ -56,7 +56,7 @@ def test_some_units_of_a_line_are_canceled_and_the_rest_is_shipped() -> None:
         OrderLineCanceled("1", "A", 2, "too many"),
         FulfillmentReduced("o1~F1", "main", (LineProgress("1", 3),)),
     ]
-    assert outcome.sends == [Send("stock", "A", ReleaseReservation("A~o1~1", reason="LINE_CANCELED", kept=(Qty("main", "", 3),)))]
+    assert outcome.sends == [Send("stock", "A", ReleaseReservation("A~o1~1", reason="REDUCED", kept=(Qty("main", "", 3),)))]
     assert not outcome.waits, "units that nobody has picked are the order's to give"
     assert units(log) == [(5, 3, 0, 2)]
     shown = log.snapshot("order")
@@ -76,8 +76,8 @@ def test_a_line_of_several_is_canceled_whole_and_of_each_sku_what_is_left_is_kep
     log = confirmed(item("1", "A", 2), item("2", "B", 1), item("3", "A", 3))
     outcome = log.when(cancel(("3", 3), ("2", 1)))
     assert outcome.sends == [
-        Send("stock", "B", ReleaseReservation("B~o1~1", reason="LINE_CANCELED")),
-        Send("stock", "A", ReleaseReservation("A~o1~1", reason="LINE_CANCELED", kept=(Qty("main", "", 2),))),
+        Send("stock", "B", ReleaseReservation("B~o1~1", reason="REDUCED")),
+        Send("stock", "A", ReleaseReservation("A~o1~1", reason="REDUCED", kept=(Qty("main", "", 2),))),
     ]
     assert units(log) == [(2, 2, 0, 0), (1, 0, 0, 1), (3, 0, 0, 3)] and current(log) is F.PLANNING
     ship(log)
@@ -172,9 +172,9 @@ def test_a_reservation_keeps_what_it_is_told_and_a_repeat_is_answered_by_its_row
     world.place("o1", A=5)
     world.drain()
     stock = world.log("stock", "A")
-    release = ReleaseReservation("A~o1~1", reason="LINE_CANCELED", kept=(Qty("main", "", 3),))
+    release = ReleaseReservation("A~o1~1", reason="REDUCED", kept=(Qty("main", "", 3),))
     assert stock.when(release, command_id="r1").events == [
-        ReservationReleased("A~o1~1", stock.rows.reservation["A~o1~1"].holder, 2, (Qty("main", "", 2),), None, "", "LINE_CANCELED")
+        ReservationReleased("A~o1~1", stock.rows.reservation["A~o1~1"].holder, 2, (Qty("main", "", 2),), None, "", "REDUCED")
     ]
     again = stock.when(release, command_id="r2")
     assert again.recalled and again.sends[0].command.allocations == (Qty("main", "", 3),)

@@ -18,6 +18,7 @@ from orderflow.streams.domain.channel import BOX
 from orderflow.streams.domain.contract import Settle, TimerDue
 from orderflow.streams.domain.order_records import (
     CancelOrder,
+    EditOrder,
     FulfillmentStatusIgnored,
     LineQuantity,
     OrderRejected,
@@ -522,7 +523,7 @@ class Seeded(Random):
 
 
 WAREHOUSE = ("picking", "picked", "packed", "shipped")
-PEOPLE = ("cancel", "ship", "ship", "shipped", "refund", "capture", "void", "hold", "release", "wait")
+PEOPLE = ("cancel", "ship", "ship", "shipped", "refund", "capture", "void", "hold", "release", "edit", "fewer", "wait")
 
 
 @settings(max_examples=250, deadline=None)
@@ -559,6 +560,8 @@ def people(world: World, random: Random, wish: str, number: int) -> None:
         "refund": RefundPayment(Money(random.randint(1, 400), CURRENCY)),
         "capture": CapturePayment(Money(random.randint(1, 400), CURRENCY)),
         "void": VoidPayment(),
+        "edit": EditOrder((LineQuantity("1", random.randint(1, 3)),)),
+        "fewer": CancelOrder("staff", lines=(LineQuantity("1", 1),)),
         "hold": PlaceHold("MANUAL"),
         "release": ReleaseHold(random.choice(("MANUAL", "PAYMENT"))),
     }
