@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from orderflow.cli.client import Edge, Unreachable
 from orderflow.cli.fulfillment import status_path
 from orderflow.cli.orders import PATH as ORDERS
-from orderflow.cli.race import POLL_S, insist, read
+from orderflow.cli.race import POLL_S, insist, read, read_whole
 from orderflow.cli.stock import PATH as STOCK
 
 STEPS = ("picking", "picked", "packed", "shipped")
@@ -102,7 +102,7 @@ async def _course(edge: Edge, run_id: str, sku: str, number: int, mode: Mode, ar
         for status in arrival:
             await post(status)
     await _until(edge, course, ("shipped",), deadline)
-    timeline = (await read(edge, f"{ORDERS}/{course.order_id}/timeline", deadline)).body
+    timeline = await read_whole(edge, f"{ORDERS}/{course.order_id}/timeline", deadline)
     course.timeline_complete = bool(timeline.get("complete"))
     course.sequences = [int(event["sequence"]) for event in timeline.get("events", ())]
     return course

@@ -25,6 +25,8 @@ SHORTAGE = "INSUFFICIENT_STOCK"
 POLL_S = 0.2
 REPEAT_S = 0.3
 KILL_WITHIN_S = 0.02
+COLLECT_S = 30.0
+"""How long what a race left behind may take to be read, when the outcomes took all of their time."""
 CLOCKS_APART_MS = 60_000
 """How far the broker's clock, which stamps the log, may be from ours."""
 LIST_MAX = 500
@@ -239,7 +241,7 @@ async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: b
     )
     if received.status >= 400:
         raise Unreachable(f"stock was not received: {received.status} {received.code}")
-    await _until_received(edge, sku, stock, deadline)
+    await until_received(edge, sku, stock, deadline)
 
     facts.available_lowest = stock
     watcher = asyncio.create_task(_watch(edge, facts))
@@ -261,7 +263,7 @@ async def run(edge: Edge, run_id: str, *, orders: int, stock: int, duplicates: b
     facts.posts = list(await asyncio.gather(*tasks))
     await _settle(edge, facts, deadline)
     watcher.cancel()
-    await _collect(edge, facts)
+    await _collect(edge, facts, max(deadline, time.monotonic() + COLLECT_S))
     facts.seconds = time.monotonic() - began
     return facts
 
@@ -286,7 +288,14 @@ async def insist_counting(edge: Edge, path: str, body: dict[str, Any], key: str,
     raise AssertionError("unreachable")
 
 
-async def _until_received(edge: Edge, sku: str, stock: int, deadline: float) -> None:
+async def outcome(edge: Edge, path: str, body: dict[str, Any], key: str, deadline: float) -> Answer:
+    """POST until its outcome is known, or the time is over: 202 says only that it is in the log."""
+    while (answer := await insist(edge, path, body, key, deadline)).status == 202 and time.monotonic() < deadline:
+        await asyncio.sleep(REPEAT_S)
+    return answer
+
+
+async def until_received(edge: Edge, sku: str, stock: int, deadline: float) -> None:
     while True:
         found = await read(edge, f"{STOCK}/{sku}", deadline)
         if found.status == 200 and found.body.get("on_hand") == stock:
@@ -314,6 +323,13 @@ async def read(edge: Edge, path: str, deadline: float, **query: str | int) -> An
             if answer.status != 503 or time.monotonic() > deadline:
                 return answer
         await asyncio.sleep(REPEAT_S)
+
+
+async def read_whole(edge: Edge, path: str, deadline: float, **query: str | int) -> dict[str, Any]:
+    """The body of a list or a timeline once it is complete, or as it is when the time is over."""
+    while not (found := (await read(edge, path, deadline, **query)).body).get("complete") and time.monotonic() < deadline:
+        await asyncio.sleep(REPEAT_S)
+    return found
 
 
 async def _watch(edge: Edge, facts: RaceFacts) -> None:
@@ -352,16 +368,15 @@ async def _order(edge: Edge, order_id: str) -> dict[str, Any]:
     return answer.body if answer.status == 200 else {}
 
 
-async def _collect(edge: Edge, facts: RaceFacts) -> None:
-    deadline = time.monotonic() + 10
+async def _collect(edge: Edge, facts: RaceFacts, deadline: float) -> None:
     stock = (await read(edge, f"{STOCK}/{facts.sku}", deadline)).body
     facts.available, facts.on_hand = int(stock.get("available", -1)), int(stock.get("on_hand", -1))
     facts.reserved, facts.allocated = int(stock.get("reserved", -1)), int(stock.get("allocated", -1))
-    listed = (await read(edge, ORDERS, deadline, sku=facts.sku, limit=1)).body
-    kept = (await read(edge, ORDERS, deadline, sku=facts.sku, status_not="cancelled", limit=1)).body
+    listed = await read_whole(edge, ORDERS, deadline, sku=facts.sku, limit=1)
+    kept = await read_whole(edge, ORDERS, deadline, sku=facts.sku, status_not="cancelled", limit=1)
     facts.listed_total, facts.listed_not_cancelled = int(listed.get("total", -1)), int(kept.get("total", -1))
     facts.list_complete = bool(listed.get("complete")) and bool(kept.get("complete"))
-    held = (await read(edge, RESERVATIONS, deadline, limit=LIST_MAX)).body
+    held = await read_whole(edge, RESERVATIONS, deadline, limit=LIST_MAX)
     facts.reservations_complete = bool(held.get("complete"))
     facts.kept = [
         Kept(each["reservation_id"], each["order_id"], int(each["quantity"])) for each in held.get("items", ()) if each["sku"] == facts.sku

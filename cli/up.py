@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orderflow.cli import race
 from orderflow.cli.client import Edge
 from orderflow.cli.terminal import AsJson, Failure, columns, fields, progress
 
@@ -19,6 +21,8 @@ LIMITED_SKU, LIMITED_UNITS = "LIMITED-SKU", 10
 TEST_SKU, TEST_UNITS, TEST_ORDER = "DEMO-SKU", 100, "test-order-123"
 WRONG_USAGE = 2
 STOPPED = 130
+SEED_S = 60.0
+"""How long the demo data may take."""
 
 
 class Stopped(BaseException):
@@ -96,17 +100,18 @@ def up(
 
 async def seed(url: str) -> None:
     """What the demo promises to find: 10 free LIMITED-SKU and a confirmed order of another SKU. A second start changes nothing."""
+    deadline = time.monotonic() + SEED_S
     async with Edge(url) as edge:
         for sku, units in ((LIMITED_SKU, LIMITED_UNITS), (TEST_SKU, TEST_UNITS)):
-            if (await edge.get(f"/api/v1/stock/{sku}")).status == 404:
-                await _must(edge, "/api/v1/stock/receipts", {"sku": sku, "qty": units, "reference": "demo"}, f"demo-{sku}")
-        if (await edge.get(f"/api/v1/orders/{TEST_ORDER}")).status == 404:
+            if (await race.read(edge, f"/api/v1/stock/{sku}", deadline)).status == 404:
+                await _must(edge, "/api/v1/stock/receipts", {"sku": sku, "qty": units, "reference": "demo"}, f"demo-{sku}", deadline)
+        if (await race.read(edge, f"/api/v1/orders/{TEST_ORDER}", deadline)).status == 404:
             body = {"order_id": TEST_ORDER, "items": [{"sku": TEST_SKU, "qty": 1}]}
-            await _must(edge, "/api/v1/orders", body, f"demo-{TEST_ORDER}")
+            await _must(edge, "/api/v1/orders", body, f"demo-{TEST_ORDER}", deadline)
 
 
-async def _must(edge: Edge, path: str, body: dict[str, Any], key: str) -> None:
-    answer = await edge.post(path, body, key)
+async def _must(edge: Edge, path: str, body: dict[str, Any], key: str, deadline: float) -> None:
+    answer = await race.outcome(edge, path, body, key, deadline)
     if answer.status not in (200, 201, 202):
         raise Failure(f"the demo data were not taken: {path} answers {answer.status} {answer.code}", then="see the logs")
 

@@ -18,7 +18,7 @@ VALID_US = 7 * 24 * 3600 * 1_000_000
 """An authorization ends after seven days (slot D76)."""
 DELAY_S = 3.0
 """Longer than an edge waits for an outcome."""
-LATE_S = 15.0
+LATE_S = 30.0
 """When a webhook that comes late is sent."""
 LIST_MAX = 1000
 
