@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
-from confluent_kafka import Message, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from orderflow.cli import contracts, runstate
@@ -29,9 +29,13 @@ from orderflow.streams.domain.contract import CommandMeta, EventMeta, ReplyTo
 from orderflow.streams.records import Records
 
 T = TypeVar("T")
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """How long anything may take before a test says that it never came: a bound for a broken system, not a measure of a sound one."""
 POLL_S = 0.05
+PATIENT = {"ORDERFLOW_READ_TIMEOUT_S": "12", "ORDERFLOW_PRODUCE_TIMEOUT_S": "12"}
+"""An edge that says 503 because nobody is there, and not because the machine stood still for a few seconds."""
+ANSWERS = {"ORDERFLOW_ANSWER_WAIT_S": "12"}
+"""The same for 202, where what a POST was answered is what the test is about. Less than the command line waits for an answer."""
 GATE = 'while [ -e "$0" ]; do sleep 0.05; done; exec "$@"'
 """A worker's program for /bin/sh: wait while the gate is there, then be the worker, under the same pid."""
 
@@ -131,9 +135,9 @@ class Rig:
 
     async def receive(self, sku: str, quantity: int) -> None:
         """Put units of a sku on the shelf."""
-        answer = await self.post("/api/v1/stock/receipts", {"sku": sku, "qty": quantity})
-        assert answer.status in (201, 202), answer
-        await eventually(lambda: self.get(f"/api/v1/stock/{sku}"), lambda found: found.status == 200)
+        body, key = {"sku": sku, "qty": quantity}, uuid.uuid4().hex
+        answer = await eventually(lambda: self.post("/api/v1/stock/receipts", body, key=key), lambda found: found.status != 202)
+        assert answer.status == 201, answer
 
     async def stock(self, sku: str) -> tuple[int, int, int, int]:
         """(on_hand, available, reserved, allocated) of a sku."""
@@ -179,7 +183,16 @@ class Rig:
         return [places[number] for number in sorted(places)]
 
     def read(self, topic: str, key: str = "") -> list[Message]:
-        """Every committed record of a topic, of one key or all, each partition in its order."""
+        """Every committed record of a topic, of one key or all, each partition in its order. What was written when this was called counts:
+        the marks that end a transaction come a little after its rows can be read.
+        """
+        written = self._ends_of(topic, IsolationLevel.READ_UNCOMMITTED)
+
+        def is_decided() -> bool:
+            ended = self._ends_of(topic, IsolationLevel.READ_COMMITTED)
+            return all(ended[number] >= end for number, end in written.items())
+
+        until(is_decided, f"the transactions on {topic} have ended")
         return [each for each in contracts.read_topic(self.bootstrap, topic) if key in ("", (each.key() or b"").decode(errors="replace"))]
 
     def events(self, space: str, key: str = "") -> list[Event]:
@@ -191,6 +204,12 @@ class Rig:
         """The commands of a key space, of one key or all."""
         mine = self.records.of(space)
         return [Command(_place(each), each.timestamp()[1], *mine.decode_command(each.value())) for each in self.read(mine.commands, key)]
+
+    def _ends_of(self, topic: str, isolation: IsolationLevel) -> dict[int, int]:
+        """Where each partition ends for a reader of this kind."""
+        partitions = [TopicPartition(topic, number) for number in range(self.names.topic(topic).partitions)]
+        found = self._admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=isolation)
+        return {partition.partition: future.result().offset for partition, future in found.items()}
 
     def ends(self) -> dict[tuple[str, int], int]:
         """The end of every partition of every topic of this system, markers of transactions included."""
@@ -233,7 +252,7 @@ def started(
     """A system on topics whose names begin with `word`; `settings` are further ORDERFLOW_ variables."""
     prefix = f"{word}-{uuid.uuid4().hex[:8]}"
     gate = directory / "gate"
-    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix, **(settings or {})}
+    environment = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix, **PATIENT, **(settings or {})}
     program = ("/bin/sh", "-c", GATE, str(gate), *PROGRAM, "worker")
     place, counts = directory / "system", {"workers": workers, "payments": payments}
     with System(place, servers=servers, environment=environment, worker_program=program, **counts) as system:  # type: ignore[arg-type]
@@ -246,7 +265,7 @@ def started(
 
 def metric(url: str, name: str) -> float:
     """The sum of a metric's samples on a process's page."""
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/metrics", timeout=10) as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/metrics", timeout=PATIENCE_S) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}(\{{|\s)", line))
 
@@ -260,7 +279,7 @@ def at_rest(look: Callable[[], T]) -> T:
     """What it shows once it shows the same twice: the marks that end a transaction come a little after its commit."""
     before = look()
     while True:
-        time.sleep(0.3)
+        time.sleep(1.0)
         after = look()
         if after == before:
             return after

@@ -156,7 +156,7 @@ async def test_a_command_whose_outputs_are_too_large_is_parked_whole_and_whoever
     assert [command.value.holder.order_id for command in asked] == [other, order_id]
     assert {event.meta.command_id for event in rig.events("orders", order_id)}.isdisjoint({_command_id(rig, wrong)})
     assert again.offset > origin.offset
-    assert await rig.stock(sku) == (10, 6, 0, 4)
+    await rig.stock_becomes(sku, 10, 6, 0, 4)
 
 
 def _command_id(rig: Rig, raw: Raw) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from docs_harness import BASE, ROOT, Snippet, pages, run, snippets
+from integration_harness import ANSWERS, PATIENT
 
 from orderflow.cli.system import System
 from orderflow.cli.up import seed
@@ -33,7 +34,7 @@ def test_a_page_does_what_it_shows(box: Servers, tmp_path: Path, page: Path) -> 
     """Other tests share the broker, so topics have another prefix here than on the page; the system is where `orderflow up` puts it."""
     prefix = f"docs-{page.stem}-{os.getpid()}"
     own = {"ORDERFLOW_PREFIX": prefix, "ORDERFLOW_GROUP": prefix}
-    with System(tmp_path / "orderflow", servers=box, payments=True, environment=own) as system:
+    with System(tmp_path / "orderflow", servers=box, payments=True, environment={**own, **PATIENT, **ANSWERS}) as system:
         asyncio.run(seed(system.url))
         environment = {
             **own,

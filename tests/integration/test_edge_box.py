@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from integration_harness import Answer, Rig, eventually, started
+from integration_harness import ANSWERS, Answer, Rig, eventually, started
 
 from orderflow.connectors.box.box import Servers
 
@@ -23,7 +23,7 @@ WAITING_MAX = 8
 
 @pytest.fixture(scope="module")
 def rig(box: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with started(box, tmp_path_factory.mktemp("edge"), "edge") as running:
+    with started(box, tmp_path_factory.mktemp("edge"), "edge", settings=ANSWERS) as running:
         yield running
 
 

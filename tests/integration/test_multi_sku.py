@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration_harness import Answer, Rig, eventually, now, started, until
+from integration_harness import ANSWERS, Answer, Rig, eventually, now, started, until
 
 from orderflow.connectors.box.box import Servers
 from orderflow.schemas.partitioner import partition_of
@@ -26,7 +26,7 @@ HOUR_US = 3_600_000_000
 @pytest.fixture(scope="module")
 def rig(box: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Two workers: what one of them asks of two skus arrives in one order, so only two can cross."""
-    with started(box, tmp_path_factory.mktemp("multi"), "multi", workers=2) as running:
+    with started(box, tmp_path_factory.mktemp("multi"), "multi", workers=2, settings=ANSWERS) as running:
         yield running
 
 

@@ -33,7 +33,7 @@ def page(rig: Rig, path: str) -> str:
     worker = until(lambda: rig.system.state.workers, "a worker runs")[0]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{worker.url}{path}", timeout=10) as answer:
+        with opener.open(f"{worker.url}{path}", timeout=START_S) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return str(error.read().decode())

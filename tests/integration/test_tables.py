@@ -309,7 +309,7 @@ def tell(rig: Rig, value: bytes) -> None:
     """Append a meta record of catalog[0]."""
     producer = Producer({"bootstrap.servers": rig.bootstrap})
     producer.produce(rig.names.meta_topic("catalog"), value, b"catalog:0", 0)
-    assert producer.flush(10) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def test_a_directory_of_another_system_is_refused(rig: Rig, box: Servers, tmp_path: Path, checkpoint: Path) -> None:

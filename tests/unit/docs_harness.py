@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "http://127.0.0.1:8080"
 """The address that the pages use; a test's system has another."""
 RUN_TIMEOUT_S = 120
-EVENTUALLY_S = 60.0
+EVENTUALLY_S = 180.0
 REPEAT_S = 0.5
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+)(?P<language>[\w-]*)\s*$")
