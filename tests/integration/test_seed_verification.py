@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration_harness import PATIENCE_S, Rig, eventually, started
+from integration_harness import ANSWERS, PATIENCE_S, Rig, eventually, started
 
 from orderflow.cli.up import LIMITED_SKU, TEST_ORDER, seed
 from orderflow.connectors.box.box import Servers
@@ -55,7 +55,7 @@ JQ = """command -v jq > /dev/null || jq() { "$PYTHON" -c 'import json, sys; prin
 
 @pytest.fixture(scope="module")
 def rig(box: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with started(box, tmp_path_factory.mktemp("seed"), "seed") as running:
+    with started(box, tmp_path_factory.mktemp("seed"), "seed", settings=ANSWERS) as running:
         asyncio.run(seed(running.system.url))
         yield running
 
@@ -64,6 +64,7 @@ async def test_50_concurrent_orders_of_10_units_leave_10_orders_and_no_stock(rig
     said = documents(run(rig, RACE))
 
     listed = await eventually(lambda: rig.get(f"/api/v1/orders?sku={LIMITED_SKU}"), lambda found: all_decided(found.json, 50))
+    await rig.stock_becomes(LIMITED_SKU, 10, 0, 0, 10)
     not_cancelled = (await rig.get(f"/api/v1/orders?status_not=cancelled&sku={LIMITED_SKU}")).json
     inventory = (await rig.get(f"/api/v1/inventory/{LIMITED_SKU}")).json
     assert not_cancelled["total"] == 10
