@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration_harness import Answer, Rig, eventually, started, until
+from integration_harness import PATIENCE_S, Answer, Rig, eventually, started, until
 
 from orderflow.cli.system import PROGRAM
 from orderflow.connectors.box.box import Servers
@@ -23,7 +23,12 @@ from orderflow.connectors.box.box import Servers
 pytestmark = pytest.mark.box
 
 ORDERS, SAGAS = "/api/v1/orders", "/api/v1/sagas"
-SETTINGS = {"ORDERFLOW_PROVIDER_TIMEOUT_S": "1", "ORDERFLOW_PROVIDER_REPEAT_MAX_S": "2", "ORDERFLOW_SAGA_UNANSWERED_S": "3"}
+SETTINGS = {
+    "ORDERFLOW_PROVIDER_TIMEOUT_S": "1",
+    "ORDERFLOW_PROVIDER_REPEAT_MAX_S": "2",
+    "ORDERFLOW_SAGA_UNANSWERED_S": "3",
+    "ORDERFLOW_ANSWER_WAIT_S": "8",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ async def told(rig: Rig, *arguments: str, code: int = 0) -> dict[str, Any]:
         "ORDERFLOW_PROVIDER_URL": rig.process("provider").url,
     }
     command = [*PROGRAM, *arguments, "--json"]
-    done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60)
+    done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == code, (done.stdout, done.stderr)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -59,14 +64,13 @@ async def told(rig: Rig, *arguments: str, code: int = 0) -> dict[str, Any]:
 
 def figure(rig: Rig, name: str) -> float:
     (worker,) = rig.system.state.workers
-    with urllib.request.urlopen(f"{worker.url}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"{worker.url}/metrics", timeout=PATIENCE_S) as answer:
         lines = [line for line in answer.read().decode().splitlines() if line.startswith(name + " ")]
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
 async def sagas(rig: Rig, order_id: str) -> list[dict[str, Any]]:
-    answer = await rig.get(f"{SAGAS}/{order_id}")
-    assert answer.status == 200, answer
+    answer = await eventually(lambda: rig.get(f"{SAGAS}/{order_id}"), lambda found: found.status == 200)
     items: list[dict[str, Any]] = answer.json["items"]
     return items
 
@@ -89,12 +93,12 @@ async def test_a_hung_provider_is_seen_stuck_and_compensated(rig: Rig) -> None:
         refused = await told(rig, "sagas", "resume", order_id, code=1)
         assert "provider local" in refused["errors"][0]
         await told(rig, "sagas", "compensate", order_id, code=75)
-        (saga,) = await sagas(rig, order_id)
-        assert (saga["type"], saga["compensating"]) == ("cancel", True)
+        (saga,) = await eventually(lambda: sagas(rig, order_id), lambda found: found and found[0]["type"] == "cancel")
+        assert saga["compensating"]
         assert (await rig.get(f"{ORDERS}/{order_id}")).json["reason"] == "SAGA_COMPENSATED"
     finally:
         os.kill(provider.pid, signal.SIGCONT)
-    found = await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json["state"] == "canceled")
+    found = await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json.get("state") == "canceled")
     assert found.json["financial_status"] in ("voided", "failed")
     assert await sagas(rig, order_id) == []
     assert (await told(rig, "sagas", "compensate", order_id))["state"] == "canceled", "it may be said twice"
@@ -116,18 +120,18 @@ async def test_open_sagas_are_known_after_the_worker_was_killed(rig: Rig) -> Non
         until(lambda: figure(rig, 'orderflow_sagas_open{type="place"}') == 1, "the new process counts it")
     finally:
         os.kill(provider.pid, signal.SIGCONT)
-    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json["state"] == "processing")
+    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json.get("state") == "processing")
 
 
 async def test_a_declined_refund_hangs_until_it_is_resumed(rig: Rig) -> None:
     """The local provider declines refunds of amounts that end with 04: 1204 was captured and is to go back."""
     order_id = (await place(rig, 1204)).json["order_id"]
-    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json["state"] == "processing")
+    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json.get("state") == "processing")
     captured = await rig.call("POST", f"/api/v1/payments/{order_id}/capture", {}, key=f"c-{order_id}")
     assert captured.status in (200, 202)
     await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json["financial_status"] == "captured")
     await told(rig, "sagas", "compensate", order_id, code=75)
-    (saga,) = await eventually(lambda: sagas(rig, order_id), lambda found: found and found[0]["stuck"])
+    (saga,) = await eventually(lambda: sagas(rig, order_id), lambda found: found and found[0]["stuck"] not in ("", "unanswered"))
     assert (saga["type"], saga["step"], saga["stuck"], saga["waits_for"]) == ("cancel", "refund", "declined", ["people"])
     refused = await told(rig, "sagas", "resume", order_id, code=1)
     assert refused["code"] == "PAYMENT_DECLINED"
@@ -138,7 +142,7 @@ async def test_a_declined_refund_hangs_until_it_is_resumed(rig: Rig) -> None:
 
 async def test_planted_differences_are_found(rig: Rig) -> None:
     order_id = (await place(rig, 2250)).json["order_id"]
-    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json["state"] == "processing")
+    await eventually(lambda: rig.get(f"{ORDERS}/{order_id}"), lambda seen: seen.json.get("state") == "processing")
     assert (await told(rig, "reconcile", "payments"))["differences"] == []
     book = sqlite3.connect(rig.system.data / "provider" / "book.db", isolation_level=None)
     try:
@@ -166,6 +170,6 @@ async def test_a_silent_provider_is_said(rig: Rig) -> None:
         + ["--registry", rig.system.servers.registry_url, "--prefix", rig.names.prefix],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 69 and "provider" in done.stderr
