@@ -16,8 +16,8 @@ pytestmark = pytest.mark.box
 
 PATIENT = {"SESSION_TIMEOUT_S": "120", "GIVE_UP_S": "600"}
 """A session that does not time out while a worker is started again, however busy the machine is."""
-AT_ONCE_S = 20.0
-"""librdkafka leaves a group without waiting for its word that it heard; a session that has to end takes six times as long."""
+AT_ONCE_S = 60.0
+"""librdkafka leaves a group without waiting for its word that it heard; a session that has to end takes twice as long."""
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_planned_stop_leaves_the_group_at_once_or_keeps_the_place_for_who_come
 
 @pytest.mark.parametrize("membership", ["static", "dynamic"])
 def test_a_worker_that_lost_its_partitions_exits_and_writes_nothing(place: Place, membership: str) -> None:
-    short = {"SESSION_TIMEOUT_S": "6", "MEMBERSHIP": membership}
+    short = {"SESSION_TIMEOUT_S": "15", "MEMBERSHIP": membership}  # an heir that is late with its own heartbeat would be fenced, too
     with place.worker("zombie", "--once", **short) as zombie, place.worker("heir", **short) as heir:
         until(lambda: shared(place, zombie, heir), "the partitions are shared", START_S)
         zombie.until_ready()

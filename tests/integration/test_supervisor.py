@@ -90,7 +90,7 @@ def test_once_leaves_the_restart_to_others(place: Place) -> None:
 def test_a_worker_whose_rule_hangs_says_where_and_is_started_again(place: Place, tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text(HANGING)
     program = (str(tmp_path / "hanging.py"), str(tmp_path / "mended"))
-    with place.worker("hanging", program=program, WATCHDOG_S="4") as worker:
+    with place.worker("hanging", program=program, WATCHDOG_S="15") as worker:
         worker.until_ready()
         place.receive("HANGS", 5)
         until(lambda: worker.said("worker.ended"), "it is found")
@@ -103,12 +103,12 @@ def test_a_worker_whose_rule_hangs_says_where_and_is_started_again(place: Place,
 
 def test_a_worker_that_was_stopped_for_longer_than_the_watchdogs_bound_is_not_hung(place: Place) -> None:
     """Within its session, so that only the watchdog could end it."""
-    with place.worker("paused", WATCHDOG_S="2", SESSION_TIMEOUT_S="30") as worker:
+    with place.worker("paused", WATCHDOG_S="8", SESSION_TIMEOUT_S="120", GIVE_UP_S="600") as worker:
         worker.until_ready()
         pid = worker.child
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(subprocess.TimeoutExpired):
-            worker.process.wait(5)
+            worker.process.wait(12)
         os.kill(pid, signal.SIGCONT)
         place.receive("PAUSED", 1)
         until(lambda: place.received("PAUSED") == [1], "it goes on")

@@ -107,7 +107,7 @@ class Place:
             "DATA": str(self.directory / name),
             "WORKER_PORT": str(port),
             "LOG_FORMAT": "json",
-            "SESSION_TIMEOUT_S": "6",
+            "SESSION_TIMEOUT_S": "15",
             **variables,
         }
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ORDERFLOW_")}
