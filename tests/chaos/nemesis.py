@@ -131,6 +131,10 @@ async def stop(arena: Arena, rng: random.Random) -> str:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim.pid, signal.SIGCONT)
+    for _ in range(int(2 * SESSION_S / POLL_S)):  # until it has noticed: told to end before that, it could not end well
+        if not victim.alive:
+            break
+        await asyncio.sleep(POLL_S)
     return f"SIGSTOP {victim.name} for {seconds:.1f} s"
 
 
