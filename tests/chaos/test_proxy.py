@@ -2,13 +2,14 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import proxy
 import pytest
 from committed import visible
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from integration_harness import until
 from proxy import Proxy, Trouble
 
 from orderflow.connectors.box.box import Servers
@@ -70,22 +71,23 @@ def test_an_answer_is_lost_after_the_broker_did_what_was_asked(box: Servers, bet
     assert mine.flush(20) == 0
     between.arm(Trouble(proxy.END_TXN, kind))
     commit(mine, 2.0)
-    until(lambda: visible(box, topic)[-1:] == [value])
+    until(lambda: visible(box, topic)[-1:] == [value], "the broker did what was asked")
     assert len(between.happened()) == 1
 
 
 def test_a_held_request_reaches_the_broker_after_its_client_has_gone(box: Servers, between: Proxy, topic: str) -> None:
-    mine = producer(between)
+    mine = producer(between, **{"transaction.timeout.ms": 60_000})
     mine.begin_transaction()
     mine.produce(topic, b"held")
     assert mine.flush(20) == 0
-    between.arm(Trouble(proxy.END_TXN, "hold and cut", seconds=1.5))
+    between.arm(Trouble(proxy.END_TXN, "hold and cut", seconds=60.0, until=(proxy.INIT_PRODUCER_ID, 1)))
     for _ in range(50):  # what librdkafka sends in its place is lost, so that only the held one can commit
         between.arm(Trouble(proxy.END_TXN, "lose and cut"))
     commit(mine, 0.5)
     assert visible(box, topic)[-1:] != [b"held"]
     del mine
-    until(lambda: visible(box, topic)[-1:] == [b"held"])
+    producer(between)  # its first request is what the held one waits for
+    until(lambda: visible(box, topic)[-1:] == [b"held"], "the held request has arrived")
     assert [api for _, api in between.arrived] == [proxy.END_TXN]
 
 
@@ -93,8 +95,8 @@ def test_a_request_is_held_while_its_client_waits(box: Servers, between: Proxy, 
     mine = producer(between)
     between.arm(Trouble(proxy.PRODUCE, "hold", seconds=1.0))
     mine.begin_transaction()
-    mine.produce(topic, b"late")
     began = time.monotonic()
+    mine.produce(topic, b"late")
     mine.commit_transaction(20)
     assert between.arrived[0][0] - began > 0.5
     assert visible(box, topic)[-1] == b"late"
@@ -106,10 +108,3 @@ def commit(mine: Producer, seconds: float) -> None:
         mine.commit_transaction(seconds)
     except KafkaException:
         pass
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
