@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.box, pytest.mark.chaos, pytest.mark.slow, pytest.mark.
 Rounds = Callable[[int], int]
 RATE = 4.0
 SETTLE_S = 180.0
-UNTIL_IT_IS_FELT_S = 3.0
-"""A post that the log took just before may be answered 202 after its wait of 2 s."""
+UNTIL_IT_IS_FELT_S = 10.0
+"""A post that the log took just before may be answered 202 after its wait of 2 s, later on a machine that stands still for a while."""
 
 
 def test_a_broker_killed_restarted_and_away_loses_and_tears_nothing_and_everything_resumes_by_itself(
