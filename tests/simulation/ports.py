@@ -13,6 +13,8 @@ from simulation.groups import Group
 from simulation.log import Broker
 from simulation.scheduler import START_US, Scheduler
 
+PATIENCE_S = 60.0
+
 
 class RealPort:
     """A broker that is running."""
@@ -52,7 +54,8 @@ class RealPort:
 
     @staticmethod
     def wait(until: Callable[[], bool], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+        """`seconds` are the simulation's, whose time is exact; a real machine may stand still for a while."""
+        deadline = time.monotonic() + seconds + PATIENCE_S
         while not until():
             if time.monotonic() > deadline:
                 return False

@@ -171,7 +171,7 @@ def member(port: Port, group: str, topic: str, name: str) -> tuple[Any, list[Top
     consumer = port.consumer(
         group_id=group,
         client_id=name,
-        session_timeout_ms=6000,
+        session_timeout_ms=30_000,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
         partition_assignment_strategy="cooperative-sticky",
