@@ -51,7 +51,7 @@ def edit(state: State, command: EditOrder, turn: Turn) -> tuple[OrderEditRequest
         return refusal(command, reason, **detail)
     if not _changes(order, command.lines):
         return ()
-    return (OrderEditRequested(command.lines, turn.meta.command_id),)
+    return (OrderEditRequested(command.lines, turn.meta.command_id, command.reason),)
 
 
 def _changes(order: OrderRow, lines: tuple[LineQuantity, ...]) -> dict[str, int]:
@@ -91,7 +91,8 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
         yield Reason.HOLD_ACTIVE, {"holds": ", ".join(hold.hold for hold in order.holds)}
     if order.status is not PROCESSING:
         yield Reason.EDIT_NOT_ALLOWED, {"status": order.status.lower()}
-    begun = [row.fulfillment_id for row in state.fulfillment.values() if row.status is not CANCELED and RANKS[row.status] >= RANKS[PICKING]]
+    going = [row for row in state.fulfillment.values() if row.status is not CANCELED]
+    begun = [row.fulfillment_id for row in going if RANKS.get(row.status, RANKS[PICKING]) >= RANKS[PICKING]]
     if begun:
         yield Reason.EDIT_NOT_ALLOWED, {"picking": ", ".join(begun)}
     delta = _money_delta(order, edited)

@@ -232,6 +232,7 @@ class OrderEditRequested(Struct, frozen=True, gc=False):
 
     lines: tuple[LineQuantity, ...] = ()
     command_id: str = ""
+    reason: str = ""
 
 
 class OrderEdited(Struct, frozen=True, gc=False):
