@@ -38,6 +38,17 @@ FOLLOW_UPS_MAX = 32
 SETTINGS = Settings(locations=("main", "north", "south"))
 
 
+class Seeded(Random):
+    """A source of chance that says how to repeat it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.started_with = seed
+
+    def __repr__(self) -> str:
+        return f"Seeded({self.started_with})"
+
+
 def seconds(count: float) -> int:
     return int(count * MICROS_PER_S)
 

@@ -1,15 +1,15 @@
 """Editing an order: only the difference moves, all of it or nothing, once (domain.md 2.2; bug 4 of section 5)."""
 
 from random import Random
-from typing import Any
 
 import pytest
 from domain_fulfillment import F, at_status, current, post
-from domain_harness import NOW, SETTINGS, Log, World, seconds
+from domain_harness import NOW, SETTINGS, Log, Seeded, World, seconds
 from domain_orders import answer, confirmed, in_status, item, placed, refused
 from domain_payments import CURRENCY, asked, authorized, net, priced, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from orderflow.schemas.catalog import http_code
 from orderflow.streams.domain import order_edits, sourcing
@@ -30,7 +30,7 @@ from orderflow.streams.domain.order_records import (
     PlaceOrder,
     StockAsked,
 )
-from orderflow.streams.domain.parts import Money, Qty
+from orderflow.streams.domain.parts import Holder, Money, Qty
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.sagas import EDIT, sagas
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
@@ -59,9 +59,7 @@ def test_more_units_are_asked_for_and_become_a_fulfillment_when_they_are_granted
     version = log.snapshot("order").version
     outcome = log.when(edit(L1=5), command_id="edit")
     assert outcome.waits and [type(event) for event in outcome.events] == [OrderEditRequested, StockAsked]
-    assert outcome.sends == [
-        Send("stock", "A", ReserveStock("A~o1~2", log.rows.stock_answer["o1~G1~A"] and _holder(2), 3, UNTIL, (), True, line_ids=("1",)))
-    ]
+    assert outcome.sends == [Send("stock", "A", ReserveStock("A~o1~2", Holder("o1", 2), 3, UNTIL, (), True, line_ids=("1",)))]
     assert units(log) == [(2, 2, 0)], "as it was, until the owner has said yes"
     outcome = log.when(answer("reserved", quantity=3, attempt=2))
     assert outcome.settles == [Settle("edit")] and [send.command for send in outcome.sends] == [CommitReservation("A~o1~2")]
@@ -73,17 +71,11 @@ def test_more_units_are_asked_for_and_become_a_fulfillment_when_they_are_granted
     assert log.snapshot("order").status is OrderStatus.SHIPPED and units(log) == [(5, 5, 5)]
 
 
-def _holder(attempt: int) -> Any:
-    from orderflow.streams.domain.parts import Holder
-
-    return Holder("o1", attempt)
-
-
 def test_a_refused_edit_leaves_the_order_as_it_was_and_gives_back_what_was_granted() -> None:
     log = confirmed(item("1", "A", 1), item("2", "B", 1))
     log.when(edit(L1=3, L2=4), command_id="edit")
     log.when(answer("reserved", "A", 2, attempt=2))
-    outcome = log.when(RefusedAnswer("B", 3, 1))
+    outcome = log.when(replace(refused("B", 3, 1), reservation_id="B~o1~2"))
     shortages = (Shortage("B", 3, 1),)
     assert outcome.settles == [Settle("edit", Reason.INSUFFICIENT_STOCK, shortages)]
     assert outcome.sends == [Send("stock", "A", ReleaseReservation("A~o1~2"))]
@@ -92,12 +84,6 @@ def test_a_refused_edit_leaves_the_order_as_it_was_and_gives_back_what_was_grant
     log.when(answer("released", "A", 2, attempt=2))
     ship(log)
     assert log.snapshot("order").status is OrderStatus.SHIPPED
-
-
-def RefusedAnswer(sku: str, quantity: int, available: int) -> Any:  # noqa: N802  # reads as the record it makes
-    from msgspec.structs import replace
-
-    return replace(refused(sku, quantity, available), reservation_id=f"{sku}~o1~2")
 
 
 def test_an_owner_that_does_not_answer_is_asked_to_release_and_the_edit_is_refused() -> None:
@@ -278,15 +264,6 @@ def test_money_follows_an_edit() -> None:
 
 
 # -- everything at once ---------------------------------------------------------------------------------------------------------------
-class Seeded(Random):
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.started_with = seed
-
-    def __repr__(self) -> str:
-        return f"Seeded({self.started_with})"
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1).map(Seeded), st.sampled_from([0.0, 0.2]))
 def test_whatever_is_edited_when_every_edit_is_answered_once_and_stock_agrees(random: Seeded, repeat: float) -> None:

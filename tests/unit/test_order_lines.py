@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from domain_fulfillment import current, post, two_locations
-from domain_harness import Log, World
+from domain_harness import Log, Seeded, World
 from domain_orders import answer, confirmed, item
 from domain_payments import asked, authorized, net, priced, said
 from hypothesis import given, settings
@@ -179,15 +179,6 @@ def test_a_reservation_keeps_what_it_is_told_and_a_repeat_is_answered_by_its_row
     again = stock.when(release, command_id="r2")
     assert again.recalled and again.sends[0].command.allocations == (Qty("main", "", 3),)
     assert (stock.rows.stock.cells[0].allocated, stock.rows.reservation["A~o1~1"].released) == (3, 2)
-
-
-class Seeded(Random):
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.started_with = seed
-
-    def __repr__(self) -> str:
-        return f"Seeded({self.started_with})"
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from domain_harness import NOW, Log, World, seconds
+from domain_harness import NOW, Log, Seeded, World, seconds
 from domain_payments import said
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,17 +34,6 @@ from orderflow.streams.domain.stock_rows import ReservationStatus
 
 SOON = NOW + seconds(60)
 """After every retry, before any order gives up or any reservation expires."""
-
-
-class Seeded(Random):
-    """A source of chance that says how to repeat it."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.started_with = seed
-
-    def __repr__(self) -> str:
-        return f"Seeded({self.started_with})"
 
 
 randoms = st.integers(0, 2**32 - 1).map(Seeded)

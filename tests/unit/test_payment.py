@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from domain_harness import NOW, Log, World, seconds
+from domain_harness import NOW, Log, Seeded, World, seconds
 from domain_orders import answer
 from domain_payments import CURRENCY, PREPAID, Bank, asked, authorized, net, place, priced, reserved, said
 from hypothesis import given, settings
@@ -513,15 +513,6 @@ def test_shares_of_any_shipments_grow_and_end_at_the_total(items: list[tuple[int
 
 
 # -- everything at once ---------------------------------------------------------------------------------------------------------------
-class Seeded(Random):
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.started_with = seed
-
-    def __repr__(self) -> str:
-        return f"Seeded({self.started_with})"
-
-
 WAREHOUSE = ("picking", "picked", "packed", "shipped")
 PEOPLE = ("cancel", "ship", "ship", "shipped", "refund", "capture", "void", "hold", "release", "edit", "fewer", "wait")
 
