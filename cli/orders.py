@@ -25,6 +25,7 @@ app = group("Place, read, list, edit, hold and cancel orders.")
 HoldName = Annotated[
     str, typer.Argument(metavar="[HOLD]", help="FRAUD_REVIEW, ADDRESS_INVALID, PAYMENT, PAYMENT_EXPIRING, CAPACITY, SHORT or MANUAL.")
 ]
+Why = Annotated[str, typer.Option("--reason", help="Why, for the record; no personal data.")]
 OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="The order's id.")]
 
 
@@ -228,7 +229,7 @@ def timeline(order_id: OrderId, url: Url = DEFAULT_URL, as_json: AsJson = False)
 def edit(
     order_id: OrderId,
     lines: Annotated[list[str], typer.Argument(metavar="LINE=QTY...", help="The quantities that lines are to have.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    reason: Why = "",
     key: Key = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -255,7 +256,7 @@ def edit(
 @app.command()
 def cancel(
     order_id: OrderId,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    reason: Why = "",
     line: Annotated[
         list[str] | None, typer.Option("--line", metavar="LINE=QTY", help="Only so many units of this line; repeat for others.")
     ] = None,
@@ -289,7 +290,7 @@ def cancel(
 def hold(
     order_id: OrderId,
     name: HoldName = "MANUAL",
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; no personal data.")] = "",
+    reason: Why = "",
     key: Key = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -313,7 +314,7 @@ def hold(
 def release(
     order_id: OrderId,
     name: HoldName = "MANUAL",
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; no personal data.")] = "",
+    reason: Why = "",
     key: Key = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

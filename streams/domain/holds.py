@@ -30,13 +30,9 @@ GOING = frozenset({PENDING, CONFIRMED, PROCESSING})
 def place(state: State, command: PlaceHold, turn: Turn) -> tuple[OrderHoldPlaced | FulfillmentStatusIgnored | Refused, ...]:
     """Stop the order. What waits to be handed over hears of it. A hold that is there already is answered as done."""
     order = state.order
-    if order is None:
-        return refusal(command, Reason.NOT_FOUND)
-    reason = untimely(turn, order.version)
-    if reason is not None:
-        return refusal(command, reason)
-    if command.hold not in HOLDS:
-        return refusal(command, Reason.SCHEMA_INVALID, field="hold", possible=", ".join(HOLDS))
+    for reason, detail in _faults(order, command, turn):
+        return refusal(command, reason, **detail)
+    assert order is not None, "an order that nobody knows is a fault"
     if command.hold in names(order):
         return ()
     if order.status not in GOING:
@@ -48,14 +44,22 @@ def place(state: State, command: PlaceHold, turn: Turn) -> tuple[OrderHoldPlaced
 def release(state: State, command: ReleaseHold, turn: Turn) -> tuple[OrderHoldReleased | Refused, ...]:
     """Take one reason away; without the last the order goes on. A hold that is not there is answered as done."""
     order = state.order
+    for reason, detail in _faults(order, command, turn):
+        return refusal(command, reason, **detail)
+    assert order is not None, "an order that nobody knows is a fault"
+    return (OrderHoldReleased(command.hold, command.reason),) if command.hold in names(order) else ()
+
+
+def _faults(order: OrderRow | None, command: PlaceHold | ReleaseHold, turn: Turn) -> Iterator[tuple[Reason, dict[str, str]]]:
+    """What is wrong with it, whatever the order's status."""
     if order is None:
-        return refusal(command, Reason.NOT_FOUND)
+        yield Reason.NOT_FOUND, {}
+        return
     reason = untimely(turn, order.version)
     if reason is not None:
-        return refusal(command, reason)
+        yield reason, {}
     if command.hold not in HOLDS:
-        return refusal(command, Reason.SCHEMA_INVALID, field="hold", possible=", ".join(HOLDS))
-    return (OrderHoldReleased(command.hold, command.reason),) if command.hold in names(order) else ()
+        yield Reason.SCHEMA_INVALID, {"field": "hold", "possible": ", ".join(HOLDS)}
 
 
 def placed(order: OrderRow | None, hold: str, reason: str) -> Iterator[OrderHoldPlaced]:

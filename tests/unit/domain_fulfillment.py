@@ -45,6 +45,12 @@ def two_locations() -> Log:
     return log
 
 
+def ship(log: Log, target: str = "o1") -> None:
+    """Everything a warehouse reports, one after the other."""
+    for word in WORDS:
+        log.when(post(word, target=target), command_id=f"{target} {word}")
+
+
 def went(outcome: Outcome) -> list[tuple[str, bool]]:
     return [(event.new_status.lower(), event.implied) for event in outcome.events if isinstance(event, FulfillmentStatusChanged)]
 

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from domain_fulfillment import F, at_status, current, post
+from domain_fulfillment import F, at_status, current, post, ship
 from domain_harness import NOW, SETTINGS, Log, Seeded, World, seconds
 from domain_orders import answer, confirmed, in_status, item, placed, refused
 from domain_payments import CURRENCY, asked, authorized, net, priced, said
@@ -46,11 +46,6 @@ def edit(**quantities: int) -> EditOrder:
 def units(log: Log) -> list[tuple[int, int, int]]:
     """(ordered, assigned, shipped) of each line."""
     return [(line.quantity, line.fulfilled, line.shipped) for line in log.rows.order.lines]
-
-
-def ship(log: Log, target: str = "o1") -> None:
-    for word in ("picking", "picked", "packed", "shipped"):
-        log.when(post(word, target=target), command_id=f"{target} {word}")
 
 
 # -- more -----------------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from domain_fulfillment import current, post, two_locations
+from domain_fulfillment import current, post, ship, two_locations
 from domain_harness import Log, Seeded, World
 from domain_orders import answer, confirmed, item
 from domain_payments import asked, authorized, net, priced, said
@@ -40,11 +40,6 @@ def cancel(*lines: tuple[str, int], by: str = "staff") -> CancelOrder:
 def units(log: Log) -> list[tuple[int, int, int, int]]:
     """(ordered, assigned, shipped, canceled) of each line."""
     return [(line.quantity, line.fulfilled, line.shipped, line.canceled) for line in log.rows.order.lines]
-
-
-def ship(log: Log, target: str = "o1") -> None:
-    for word in ("picking", "picked", "packed", "shipped"):
-        log.when(post(word, target=target), command_id=f"{target} {word}")
 
 
 # -- one fulfillment ------------------------------------------------------------------------------------------------------------------
