@@ -12,7 +12,7 @@ from simulation.bank import Bank
 from simulation.edges import Edge
 from simulation.faults import POISONED
 from simulation.log import Message
-from simulation.system import System
+from simulation.system import GROUP, System
 
 PROBLEMS_MAX = 20
 
@@ -53,6 +53,7 @@ def violations(system: System, edge: Edge, bank: Bank, events: list[Seen]) -> It
     }
     yield from checkers.accounted(events, commands, parked, {reply.command_id for reply in outcomes})
     yield from _expected_dead_letters(edge, parked)
+    yield from _positions(system)
     yield from _rows(system, events)
     for post in edge.posts.values():
         if len({outcome for outcome in post.outcomes if outcome[1] not in ("KEY_REUSED", "DEADLINE_PASSED")}) > 1:
@@ -81,6 +82,16 @@ def _expected_dead_letters(edge: Edge, parked: dict[tuple[str, int, int], str]) 
     bad = sum(reason in POISONED for reason in parked.values())
     if bad != edge.load.poison:
         yield Violation("I17", "dead letters", f"{bad} of {edge.load.poison} poisoned records are there")
+
+
+def _positions(system: System) -> Iterator[Violation]:
+    """I11: a position in a log is committed with what came of it, so at rest nothing that was decided is ahead of the group's offset."""
+    for source in system.logs:
+        for number in range(system.partitions):
+            log = system.broker.logs[source.topic, number]
+            at = max(log.base, system.broker.offsets.get((GROUP, source.topic, number), 0))
+            if log.read(at, 1, True)[0]:
+                yield Violation("I11", f"{source.topic}[{number}]", f"the group's offset is {at}, and all up to {log.end} is decided")
 
 
 def _rows(system: System, events: list[Seen]) -> Iterator[Violation]:

@@ -26,6 +26,7 @@ FOUND_FAST = (
     "colliding follow-up ids",
     "refusal forgets to release the others",
     "head sequence not restored",
+    "offsets not sent",
     "money forgotten at the end",
 )
 """Planted bugs that the first few seeds of the smallest profile find; the whole table is `orderflow simulate --planted`."""
