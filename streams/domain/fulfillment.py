@@ -127,7 +127,7 @@ def post(state: State, command: PostFulfillmentStatus, turn: Turn) -> tuple[Even
     if target not in POSTED:
         return refusal(command, Reason.ILLEGAL_TRANSITION, status=row.status.lower(), posted=target.lower())
     if target is SHIPPED and order.holds:
-        return refusal(command, Reason.HOLD_ACTIVE, holds=_names(order))
+        return refusal(command, Reason.HOLD_ACTIVE, holds=order.held_by)
     if _exceeds(row, command.lines):
         return refusal(command, Reason.QUANTITY_EXCEEDED, fulfillment_id=row.fulfillment_id)
     steps = steps_to(row.status, target)
@@ -160,10 +160,6 @@ def _target(state: State, order: OrderRow, target_id: str) -> tuple[FulfillmentR
     if len(unfinished) == 1:
         return unfinished[0], Reason.NOT_FOUND
     return (rows[0] if len(rows) == 1 else None), Reason.AMBIGUOUS_FULFILLMENT
-
-
-def _names(order: OrderRow) -> str:
-    return ", ".join(hold.hold for hold in order.holds)
 
 
 def awaits_commit(order: OrderRow) -> bool:

@@ -88,7 +88,7 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
     if order.status not in (PENDING, CONFIRMED, PROCESSING):
         yield Reason.ALREADY_FINAL, {"status": order.status.lower()}
     if order.holds:
-        yield Reason.HOLD_ACTIVE, {"holds": ", ".join(hold.hold for hold in order.holds)}
+        yield Reason.HOLD_ACTIVE, {"holds": order.held_by}
     if order.status is not PROCESSING:
         yield Reason.EDIT_NOT_ALLOWED, {"status": order.status.lower()}
     going = [row for row in state.fulfillment.values() if row.status is not CANCELED]

@@ -50,7 +50,7 @@ def faults(state: State, order: OrderRow, command: CancelOrder) -> Iterator[tupl
             yield Reason.LINE_UNKNOWN, {"line_id": named.line_id}
     if order.status is not PROCESSING:
         if order.status is CONFIRMED:
-            yield Reason.HOLD_ACTIVE, {"holds": ", ".join(hold.hold for hold in order.holds)}
+            yield Reason.HOLD_ACTIVE, {"holds": order.held_by}
         yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
     for named in command.lines:
         left, free = remaining(lines[named.line_id]), _free(state, named.line_id)

@@ -89,6 +89,11 @@ class OrderRow(Struct, frozen=True, gc=False):
     expiring_at: int | None = None
     edit: Edit | None = None
 
+    @property
+    def held_by(self) -> str:
+        """The names of its holds, as a refusal tells them."""
+        return ", ".join(hold.hold for hold in self.holds)
+
 
 class StockAnswerRow(Struct, frozen=True, gc=False):
     """What an order knows of one of its reservations; key `{order_id}~G{attempt}~{sku}`.

@@ -235,7 +235,7 @@ def _faults(
     if (operation == CAPTURE and order.status not in SELLING) or (operation == VOID and order.status not in ENDING):
         yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
     if operation == CAPTURE and order.holds:
-        yield Reason.HOLD_ACTIVE, {"holds": ", ".join(hold.hold for hold in order.holds)}
+        yield Reason.HOLD_ACTIVE, {"holds": order.held_by}
     if row.ledger.authorized == 0 or amount == 0:
         yield Reason.NOT_AUTHORIZED_STATE, {"payment": payment_ledger.label(row.ledger)}
     if operation == CAPTURE and _is_expired(row, turn):
