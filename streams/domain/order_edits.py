@@ -83,6 +83,9 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
     for sku, quantity in demand(edited).items():
         if quantity > settings.quantity_per_sku_max:
             yield Reason.QUANTITY_LIMIT, {"sku": sku, "most": str(settings.quantity_per_sku_max)}
+    sums = money.totals(edited, order.currency)
+    if sums is not None and sums.total.amount_minor > money.AMOUNT_MINOR_MAX:
+        yield Reason.AMOUNT_OVERFLOW, {"total": str(sums.total.amount_minor)}
     if order.status in (SHIPPED, DELIVERED, COMPLETED):
         yield Reason.ALREADY_SHIPPED, {"status": order.status.lower()}
     if order.status not in (PENDING, CONFIRMED, PROCESSING):
@@ -103,9 +106,6 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
     for line in edited:
         if line.line_id in changes and any(each is not None and each.amount_minor for each in (line.discount, line.tax)):
             yield Reason.EDIT_NOT_ALLOWED, {"line_id": line.line_id, "possible": "lines without discount and tax"}
-    sums = money.totals(edited, order.currency)
-    if sums is not None and sums.total.amount_minor > money.AMOUNT_MINOR_MAX:
-        yield Reason.AMOUNT_OVERFLOW, {"total": str(sums.total.amount_minor)}
     left = {line.line_id: line.fulfilled + min(0, changes.get(line.line_id, 0)) for line in items.values()}
     if min(left.values()) < 0 or not sum(left.values()):
         yield Reason.QUANTITY_EXCEEDED, {"possible": "less is a cancel"}
