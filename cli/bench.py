@@ -27,7 +27,7 @@ def measurements() -> None:
 @app.command()
 def j1(
     peers: Annotated[str, typer.Option("--peers", help=f"Others who do the same job in turn: {','.join(PEERS)}; or all.")] = "",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often, void rounds not counted.")] = 3,
     records: Annotated[int, typer.Option("--records", min=1000, help="Commands in the input; 30 % of them warm up.")] = 1_000_000,
     codec: Annotated[str, typer.Option("--codec", help=f"The product's codec: {', '.join(CODECS)}.")] = "compiled",
     scarce: Annotated[bool, typer.Option("--scarce", help="So few units that 30 % are refused.")] = False,
@@ -37,8 +37,8 @@ def j1(
     """Reserve stock exactly once as fast as one core can, in turn with others who do the same job.
 
     Broker on core 0, contestant on core 1; one recorded input; every output checked. A result is void, and in no median, when the machine
-    changed its speed by more than 15 % meanwhile or others used more than a tenth of a core. Peers that need more than 100 µs a record
-    get 40 000 records. Peers are built once, in the user's cache.
+    changed its speed by more than 15 % meanwhile or since the others of its round, or others used more than a tenth of a core; such a
+    round is made again. Peers that need more than 100 µs a record get 40 000 records. Peers are built once, in the user's cache.
 
     \b
     Example:

@@ -5,9 +5,11 @@ A figure from a machine that changed its speed meanwhile, or that others used, i
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 CALIBRATION_LOOPS = 3_000_000
 DRIFT_MAX = 0.15
@@ -37,10 +39,49 @@ def on_core(number: int) -> Iterator[None]:
 def calibrate() -> float:
     """Seconds for a fixed amount of pure Python: the yardstick of this moment."""
     began = time.perf_counter()
-    total = 0
-    for number in range(CALIBRATION_LOOPS):
-        total += number & 7
+    count(CALIBRATION_LOOPS)
     return time.perf_counter() - began
+
+
+def count(loops: int) -> int:
+    """The fixed work."""
+    total = 0
+    for number in range(loops):
+        total += number & 7
+    return total
+
+
+class Gauge:
+    """The machine's speed while something else is measured: a few milliseconds of `calibrate` on a core, four times a second.
+
+    A single look says little where cores are shared: the other half of the core may be somebody else's, and the speed then changes by
+    half every few seconds. The mean over a measurement says what it met. It costs 1.5 % of the core, whoever is measured.
+    """
+
+    EVERY_S, SHARE = 0.25, 50
+
+    def __init__(self, core: int) -> None:
+        self._core, self._looks, self._over = core, list[float](), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gauge", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> tuple[float, float]:
+        """Seconds that all loops of `calibrate` would have taken, mean of the first and of the second half of the time."""
+        self._over.set()
+        self._thread.join()
+        half = (len(self._looks) + 1) // 2
+        return fmean(self._looks[:half]), fmean(self._looks[-half:])
+
+    def _run(self) -> None:
+        with on_core(self._core):
+            while True:
+                began = time.thread_time()
+                count(CALIBRATION_LOOPS // self.SHARE)
+                self._looks.append((time.thread_time() - began) * self.SHARE)
+                if self._over.wait(self.EVERY_S):
+                    return
 
 
 def busy_s() -> float:

@@ -42,24 +42,24 @@ def started_box(directory: Path, on_step: OnProgress, *, registry: bool = False)
 
 @contextlib.contextmanager
 def watched() -> Iterator[Result]:
-    """Measure within; afterwards the dictionary says how the machine behaved: calibration before and after, drift, foreign load, void.
+    """Measure within; afterwards the dictionary says how the machine behaved: its speed, drift, foreign load, void.
 
-    Calibrates on the contestant's core. Whatever this process and its descendants use is ours; all else, in cores, is foreign.
+    The speed is gauged on the contestant's core meanwhile: `calibration_s` are the means of the first and of the second half of the time,
+    the drift is how far they are apart. Whatever this process and its descendants use is ours; all else, in cores, is foreign.
     """
     conditions: Result = {}
-    with machine.on_core(CONTESTANT_CORE):
-        before = machine.calibrate()
+    gauge = machine.Gauge(CONTESTANT_CORE)
     busy, ours, began = machine.busy_s(), machine.family_s(os.getpid()), time.monotonic()
+    gauge.start()
     try:
         yield conditions
     finally:
+        first, second = gauge.stop()
         seconds = time.monotonic() - began
         foreign = max(0.0, (machine.busy_s() - busy - (machine.family_s(os.getpid()) - ours)) / seconds)
-        with machine.on_core(CONTESTANT_CORE):
-            after = machine.calibrate()
-        drift = abs(after - before) / before
+        drift = abs(second - first) / first
         conditions.update(
-            calibration_s=[round(before, 4), round(after, 4)],
+            calibration_s=[round(first, 4), round(second, 4)],
             drift=round(drift, 3),
             foreign_cores=round(foreign, 3),
             void=drift > machine.DRIFT_MAX or foreign > machine.FOREIGN_MAX,
@@ -77,18 +77,34 @@ def take_turns(
 ) -> list[Result]:
     """A B C A B C: every contestant once a round. `measure` is watched; `before` prepares it and `check` judges it, unwatched.
 
-    `measure` and `check` return figures, with a `fault` when something is wrong; what failed is not checked.
+    `measure` and `check` return figures, with a `fault` when something is wrong; what failed is not checked. Who met a machine of another
+    speed than the others of its round is void too. A round with something void in it is made again, at most as often as there are rounds.
     """
-    results = []
-    for number in range(1, rounds + 1):
+    results: list[Result] = []
+    number = sound = 0
+    while sound < rounds and number < 2 * rounds:
+        number += 1
+        here = []
         for name in contestants:
-            say(f"round {number} of {rounds}: {name}")
+            say(f"round {number}, {sound} of {rounds} count: {name}")
             before(number, name)
             with watched() as conditions:
                 figures = measure(number, name)
             result = {"round": number, "contestant": name, "fault": "", **figures, **conditions}
-            results.append(result if result["fault"] else result | check(number, name))
+            here.append(result if result["fault"] else result | check(number, name))
+        compare(here)
+        sound += not any(each["void"] for each in here)
+        results += here
     return results
+
+
+def compare(results: Sequence[Result]) -> None:
+    """Void those of a round that met another speed of the machine than its middle one."""
+    speeds = [sum(each["calibration_s"]) for each in results]
+    for each, speed in zip(results, speeds, strict=True):
+        apart = abs(speed / median(speeds) - 1)
+        each["drift"] = max(each["drift"], round(apart, 3))
+        each["void"] = each["void"] or apart > machine.DRIFT_MAX
 
 
 def counts(result: Result) -> bool:

@@ -1,8 +1,10 @@
 """The contest can tell right from wrong: doctored outputs fail, void and faulty results count nowhere, and both are shown as such."""
 
+import contextlib
 import json
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import contest
@@ -12,7 +14,7 @@ import j1_contest
 import plots
 import pytest
 
-from orderflow.cli import bench
+from orderflow.cli import bench, machine
 
 ON_HAND = 3
 
@@ -119,6 +121,38 @@ def test_contestants_take_turns_and_a_fault_is_not_checked() -> None:
     ]
     assert checked == [(1, "a"), (2, "a")]
     assert all({"calibration_s", "drift", "foreign_cores", "void"} <= each.keys() for each in results)
+
+
+def speeds_met(monkeypatch: pytest.MonkeyPatch, *speeds: float) -> None:
+    met = iter(speeds)
+
+    @contextlib.contextmanager
+    def watched() -> Iterator[contest.Result]:
+        conditions: contest.Result = {}
+        yield conditions
+        speed = next(met)
+        conditions.update(calibration_s=[speed, speed], drift=0.0, foreign_cores=0.0, void=False)
+
+    monkeypatch.setattr(contest, "watched", watched)
+
+
+def test_who_met_another_speed_than_its_round_is_void_and_the_round_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds_met(monkeypatch, 1.0, 1.1, 1.3, 1.3, 1.3, 1.3)
+    results = contest.take_turns(1, ["a", "b", "c"], lambda number, name: {})
+    assert [(each["round"], each["void"]) for each in results] == [(1, False), (1, False), (1, True), (2, False), (2, False), (2, False)]
+
+
+def test_void_rounds_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds_met(monkeypatch, *(1.0, 1.5, 1.0) * 4)
+    results = contest.take_turns(2, ["a", "b", "c"], lambda number, name: {})
+    assert len(results) == 12 and sum(each["void"] for each in results) == 4
+
+
+def test_the_gauge_says_the_speed_of_both_halves() -> None:
+    gauge = machine.Gauge(1)
+    gauge.start()
+    time.sleep(0.6)
+    assert all(0.001 < seconds < 100 for seconds in gauge.stop())
 
 
 def document() -> dict[str, Any]:
