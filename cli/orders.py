@@ -1,4 +1,4 @@
-"""`orderflow orders`: place one or many, read, list, edit, hold, cancel and look back, through the HTTP edge."""
+"""`orderflow orders`: place one or many, read, list, edit, answer a shortage, hold, cancel and look back, through the HTTP edge."""
 
 import json
 import sys
@@ -54,6 +54,9 @@ def place(
     channel: Annotated[str, typer.Option("--channel", help="The channel it is sold through.")] = "",
     token: Annotated[str, typer.Option("--token", help="The buyer's payment method as the channel's provider names it.")] = "",
     customer: Annotated[str, typer.Option("--customer", help="Your opaque reference to the customer.")] = "",
+    partial: Annotated[
+        str, typer.Option("--partial", metavar="POLICY", help="When stock has less: reject, ship_available or ask; else as its channel.")
+    ] = "",
     key: Key = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -64,6 +67,7 @@ def place(
     Example:
       orderflow orders place LIMITED-SKU=1 --key checkout-17
       orderflow orders place DEMO-SKU=2@1250EUR --channel prepaid
+      orderflow orders place DEMO-SKU=50 --partial ship_available
     \b
     Exit codes:
       0   placed
@@ -73,9 +77,8 @@ def place(
       75  accepted, not decided yet: repeat with the same --key, or read the order
     """
     body: dict[str, Any] = {"items": [parse_item(item) for item in items]}
-    for name, value in (("order_id", order_id), ("channel", channel), ("token_ref", token), ("customer_ref", customer)):
-        if value:
-            body[name] = value
+    named = {"order_id": order_id, "channel": channel, "token_ref": token, "customer_ref": customer, "partial_policy": partial}
+    body |= {name: value for name, value in named.items() if value}
     answer = ask(url, "POST", PATH, body=body, key=key)
     show(answer.body, as_json, lambda _: _order_lines(answer))
     raise typer.Exit(outcome_code(answer))
@@ -249,6 +252,31 @@ def edit(
     """
     body: dict[str, Any] = {"lines": [parse_line(text) for text in lines]}
     answer = ask(url, "PUT", f"{PATH}/{order_id}", body={**body, "reason": reason} if reason else body, key=key)
+    show(answer.body, as_json, lambda _: _order_lines(answer))
+    raise typer.Exit(outcome_code(answer))
+
+
+@app.command()
+def shortage(
+    order_id: OrderId,
+    choice: Annotated[str, typer.Argument(metavar="CHOICE", help="ship_available or cancel.")],
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for the customer of an order that was placed with `--partial ask` and found less than it wanted.
+
+    
+    Example:
+      orderflow orders shortage test-order-123 ship_available
+    
+    Exit codes:
+      0   the order goes on with what there is, or is canceled
+      1   refused: nobody was asked, no such order, or no such choice
+      69  the edge does not answer
+      75  accepted, compensations are still running
+    """
+    answer = ask(url, "POST", f"{PATH}/{order_id}/shortage", body={"choice": choice}, key=key)
     show(answer.body, as_json, lambda _: _order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 

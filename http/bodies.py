@@ -218,6 +218,12 @@ class EditBody(Body):
     lines: Some = Field(..., validation_alias=ITEMS, description="Also spelled `lines`.")
 
 
+class ShortageBody(Body):
+    """Take what there is, or nothing."""
+
+    choice: Literal["ship_available", "cancel"]
+
+
 class StatusBody(Body):
     """Without lines the full quantities. `seq` is the caller's own counter, if it keeps one."""
 

@@ -1,4 +1,4 @@
-"""Orders over HTTP: place one or many, read, list, edit, cancel, look back."""
+"""Orders over HTTP: place one or many, read, list, edit, answer a shortage, cancel, look back."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,7 @@ from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orderflow.http import bodies
-from orderflow.http.bodies import CancelBody, EditBody, Id, Line, PlaceOrderBody, PlaceOrdersBody
+from orderflow.http.bodies import CancelBody, EditBody, Id, Line, PlaceOrderBody, PlaceOrdersBody, ShortageBody
 from orderflow.http.calls import Call, Name, view_response
 from orderflow.http.gateway import Denied
 from orderflow.http.limits import Limits
@@ -29,7 +29,16 @@ from orderflow.http.views import (
     timeline_view,
 )
 from orderflow.schemas import catalog
-from orderflow.streams.domain.order_records import CancelOrder, EditOrder, LineQuantity, OrderSnapshot, PlacedLine, PlaceOrder, ShipTo
+from orderflow.streams.domain.order_records import (
+    AnswerShortage,
+    CancelOrder,
+    EditOrder,
+    LineQuantity,
+    OrderSnapshot,
+    PlacedLine,
+    PlaceOrder,
+    ShipTo,
+)
 from orderflow.streams.domain.parts import Money
 
 PATH = "/api/v1/orders"
@@ -138,6 +147,13 @@ async def edit_order(call: Call) -> web.StreamResponse:
     return await change_order(call, order_id, command, call.name(body, order_id))
 
 
+async def answer_shortage(call: Call) -> web.StreamResponse:
+    """200 with the order that goes on with less, or is canceled; 202 while its units are given back."""
+    order_id = call.id("id")
+    body = await call.body(ShortageBody)
+    return await change_order(call, order_id, AnswerShortage(body.choice), call.name(body, order_id))
+
+
 async def cancel_order(call: Call) -> web.StreamResponse:
     """A repeat finds the order canceled and answers the same."""
     order_id = call.id("id")
@@ -234,7 +250,7 @@ ROUTES = (
         "POST",
         PATH,
         place_order,
-        "Place an order: all of its lines are reserved, and paid for where the channel says so, or none.",
+        "Place an order: all of its lines are reserved, or as its partial policy says, and paid for where the channel says so; or none.",
         "orders",
         {201: OrderView, 202: AcceptedView},
         body=PlaceOrderBody,
@@ -270,6 +286,16 @@ ROUTES = (
         {200: OrderView, 202: AcceptedView},
         body=EditBody,
         problems=(*REFUSED, 504),
+    ),
+    Route(
+        "POST",
+        PATH + "/{id}/shortage",
+        answer_shortage,
+        "Say for the customer what an order that waits for it is to do about a shortage.",
+        "orders",
+        {200: OrderView, 202: AcceptedView},
+        body=ShortageBody,
+        problems=REFUSED,
     ),
     Route(
         "POST",

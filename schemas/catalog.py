@@ -61,13 +61,13 @@ SPACES = (
         "order_id",
         _in(
             "orders",
-            "PlaceOrder RecordStockAnswer CancelOrder EditOrder PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery RecordProviderResult"
-            " RecordWebhook CapturePayment VoidPayment RefundPayment TimerDue",
+            "PlaceOrder RecordStockAnswer CancelOrder EditOrder AnswerShortage PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery"
+            " RecordProviderResult RecordWebhook CapturePayment VoidPayment RefundPayment TimerDue",
         ),
         _in(
             "orders",
             "OrderCreated OrderStatusChanged OrderRejected OrderEditRequested OrderEdited OrderEditFailed OrderLineCanceled"
-            " OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
+            " ShortageAsked OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
             " FulfillmentStatusBuffered DeliveryConfirmed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
             " Refused",
@@ -273,6 +273,7 @@ ALIASES: Mapping[str, str] = {
     "ReservationCommitted": "inventory.stock.committed",
     "OrderEdited": "order.edited",
     "OrderLineCanceled": "order.line_canceled",
+    "ShortageAsked": "order.shortage_asked",
     "OrderHoldPlaced": "order.hold_placed",
     "OrderHoldReleased": "order.hold_released",
     "FulfillmentCreated": "fulfillment.order_created",
@@ -320,6 +321,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.rows.OrderLine.kind": ("item", "shipping", "fee"),
     "orderflow.orders.PlaceOrder.payment_terms": _PAYMENT_TERMS,
     "orderflow.orders.PlaceOrder.partial_policy": _PARTIAL_POLICIES,
+    "orderflow.orders.AnswerShortage.choice": ("ship_available", "cancel"),
     **{
         f"orderflow.orders.{name}.hold": _HOLDS
         for name in ("PlaceHold", "ReleaseHold", "OrderHoldPlaced", "OrderHoldReleased", "rows.Hold")

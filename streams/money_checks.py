@@ -24,15 +24,20 @@ class Payment:
         self.values: dict[str, tuple[int, int]] = {}
         """Line -> (price of a unit, units), items only."""
         self.shipped: dict[str, int] = {}
+        self.wanted: dict[str, int] = {}
+        """Line -> units that were not canceled before the money was asked for."""
         self.status = ""
         self.exists = False
 
     @property
     def owed(self) -> int:
         """What the units that have left are worth of the order's total."""
+        return self._worth(self.shipped)
+
+    def _worth(self, units: dict[str, int]) -> int:
         free = not any(price for price, _ in self.values.values())
-        whole = sum(units * (1 if free else price) for price, units in self.values.values())
-        part = sum(self.shipped.get(line, 0) * (1 if free else price) for line, (price, _) in self.values.items())
+        whole = sum(count * (1 if free else price) for price, count in self.values.values())
+        part = sum(units.get(line, 0) * (1 if free else price) for line, (price, _) in self.values.items())
         return floor(Fraction(self.total * part, whole) + Fraction(1, 2)) if whole else 0
 
     @property
@@ -46,6 +51,9 @@ class Payment:
             self.total = event.totals.total.amount_minor if event.totals else 0
             items = [line for line in event.lines if line.kind == "item"]
             self.values = {line.line_id: (line.unit_price.amount_minor if line.unit_price else 0, line.quantity) for line in items}
+            self.wanted = {line.line_id: line.quantity for line in items}
+        elif name == "OrderLineCanceled":
+            self.wanted[event.line_id] -= event.quantity
         elif name == "OrderEdited":
             self.total += event.money_delta.amount_minor if event.money_delta else 0
             changes = {line.line_id: line.quantity_delta for line in event.delta}
@@ -71,8 +79,9 @@ class Payment:
             yield f"{event.operation} is asked while {self.open.operation} has no answer"
         if event.operation_no != self.number or event.idempotency_key != f"{event.attempt_id}:{event.operation}:{event.operation_no}":
             yield f"the key {event.idempotency_key} is not that of operation {self.number}"
-        most = {"authorize": self.total, "refund": self.moved["capture"] - self.moved["refund"]}.get(event.operation, self.left)
-        if not 0 < amount <= most or (event.operation == "authorize" and amount != self.total):
+        goods = self._worth(self.wanted)
+        most = {"authorize": goods, "refund": self.moved["capture"] - self.moved["refund"]}.get(event.operation, self.left)
+        if not 0 < amount <= most or (event.operation == "authorize" and amount != goods):
             yield f"{event.operation} of {amount} where {most} is possible"
         self.open = event
 

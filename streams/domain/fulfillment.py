@@ -72,7 +72,7 @@ def created(order_id: str, order: OrderRow, granted: Mapping[str, StockAnswerRow
     kept = {sku: {qty.location_id: qty.quantity for qty in row.allocations} for sku, row in granted.items()}
     by_location: dict[str, list[AssignedLine]] = {}
     for line in order.lines:
-        wanted = line.quantity if line.kind == "item" else 0
+        wanted = line.quantity - line.canceled if line.kind == "item" else 0
         units = kept.get(line.sku, {})
         for location_id in sorted(units, key=lambda name: (name != line.location_id, name)):
             taken = min(wanted, units[location_id])

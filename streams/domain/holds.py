@@ -1,7 +1,7 @@
 """Holds: reasons why an order may not go on (domain.md 2.2). A set beside the status: each is placed and released by itself.
 
 While there is one, nothing is handed to a warehouse or a carrier and no money is captured; the payment window keeps running and a cancel
-stays possible. People place and release them; the rules place PAYMENT and PAYMENT_EXPIRING themselves.
+stays possible. People place and release them; the rules place PAYMENT, PAYMENT_EXPIRING and SHORT themselves.
 """
 
 from collections.abc import Iterator

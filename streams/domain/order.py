@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, money, order_edits, order_lines, payment
+from orderflow.streams.domain import fulfillment, money, order_edits, order_lines, payment, shortages
 from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
@@ -85,14 +85,20 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         command.token_ref,
     )
     ids = tuple(reservation_id(sku, turn.key, 1) for sku in demand(command.lines))
-    return created, asked_to_reserve(turn, 1, ids, terms)
+    return created, asked_to_reserve(turn, 1, ids, created)
 
 
-def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...], terms: str) -> StockAsked:
-    """Ask for units; they stay reserved for longer than the order waits, also for its payment, so that a yes is still true when read."""
+def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...], order: OrderCreated | OrderRow) -> StockAsked:
+    """Ask for units; they stay reserved for longer than the order waits, also for its payment and its customer, so that a yes is still
+    true when read.
+    """
     settings = turn.settings
     due_at = turn.at + settings.give_up_s * MICROS_PER_S
-    more_s = settings.reservation_margin_s + (settings.payment_window_s if terms == payment.PREPAID else 0)
+    more_s = settings.reservation_margin_s
+    if order.payment_terms == payment.PREPAID:
+        more_s += settings.payment_window_s
+    if order.partial_policy == shortages.ASK:
+        more_s += settings.shortage_window_s
     return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + more_s * MICROS_PER_S)
 
 
@@ -186,8 +192,8 @@ def _faults_of_policy(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fa
     if terms not in TERMS:
         yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "possible": ", ".join(TERMS)}
     partial_policy = command.partial_policy or policy.partial_policy
-    if partial_policy != "reject":
-        yield Reason.POLICY_UNSUPPORTED, {"partial_policy": partial_policy, "possible": "reject"}
+    if partial_policy not in shortages.POLICIES:
+        yield Reason.POLICY_UNSUPPORTED, {"partial_policy": partial_policy, "possible": ", ".join(shortages.POLICIES)}
     if command.must_accept or policy.must_accept:
         yield Reason.POLICY_UNSUPPORTED, {"must_accept": "true", "possible": "false"}
     if policy.capacity != "unlimited":

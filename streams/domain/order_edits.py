@@ -140,7 +140,8 @@ def go_on(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
 def _more(order: OrderRow) -> tuple[OrderLine, ...]:
     """The lines that grow, with the units that are missing."""
     changes = _changes(order, order.edit.lines) if order.edit else {}
-    return tuple(replace(line, quantity=changes[line.line_id]) for line in order.lines if changes.get(line.line_id, 0) > 0)
+    grown = (line for line in order.lines if changes.get(line.line_id, 0) > 0)
+    return tuple(replace(line, quantity=changes[line.line_id], canceled=0) for line in grown)
 
 
 def _rows(state: State, order: OrderRow) -> list[StockAnswerRow]:

@@ -26,6 +26,7 @@ from orderflow.streams.domain.order_records import (
     OrderRejected,
     OrderStatus,
     OrderStatusChanged,
+    ShortageAsked,
     StockAnswerRecorded,
     StockAsked,
 )
@@ -53,7 +54,8 @@ from orderflow.streams.domain.payment_records import (
     WebhookRecorded,
 )
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.stock_answers import AWAITED, MORE, demand, outcome_after
+from orderflow.streams.domain.shortages import ASKED as SHORTAGE_ASKED
+from orderflow.streams.domain.stock_answers import AWAITED, MORE, demand, latest, outcome_after
 
 Event = (
     OrderCreated
@@ -63,6 +65,7 @@ Event = (
     | OrderEdited
     | OrderEditFailed
     | OrderLineCanceled
+    | ShortageAsked
     | OrderHoldPlaced
     | OrderHoldReleased
     | StockAsked
@@ -109,8 +112,9 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
         case OrderEditFailed():
             return replace(state, order=_rested(order))
         case OrderLineCanceled():
-            lines = tuple(_less(line, event.quantity) if line.line_id == event.line_id else line for line in order.lines)
-            return replace(state, order=replace(order, version=order.version + 1, lines=lines))
+            return _line_canceled(state, order, event)
+        case ShortageAsked():
+            return replace(state, order=replace(order, step=SHORTAGE_ASKED, due_at=event.due_at, asked_at=meta.occurred_at))
         case FulfillmentReduced():
             return _reduced(state, order, event)
         case FulfillmentStatusBuffered():
@@ -216,7 +220,7 @@ def _asked(state: State, order: OrderRow, event: StockAsked, meta: EventMeta) ->
 def _grown(order: OrderRow) -> Mapping[str, int]:
     """Units that an edit wants more, by sku."""
     named = {line.line_id: line.quantity for line in order.edit.lines} if order.edit else {}
-    more = (replace(line, quantity=max(0, named.get(line.line_id, 0) - line.quantity)) for line in order.lines)
+    more = (replace(line, quantity=max(0, named.get(line.line_id, 0) - line.quantity), canceled=0) for line in order.lines)
     return demand(more)
 
 
@@ -255,6 +259,21 @@ def _answered(state: State, order: OrderRow, event: StockAnswerRecorded) -> Stat
     if row.outcome == AWAITED.get(order.step) and outcome != row.outcome:
         order = replace(order, answers_open=order.answers_open - 1)
     return replace(state, order=order, stock_answer={**state.stock_answer, key: changed})
+
+
+def _line_canceled(state: State, order: OrderRow, event: OrderLineCanceled) -> State:
+    """Fewer units are wanted. Those of a pending order are assigned to nobody yet: it wants no more of their owner than it was given."""
+    if order.status is not OrderStatus.PENDING:
+        lines = tuple(_less(line, event.quantity) if line.line_id == event.line_id else line for line in order.lines)
+        return replace(state, order=replace(order, version=order.version + 1, lines=lines))
+    lines = tuple(
+        replace(line, canceled=line.canceled + event.quantity) if line.line_id == event.line_id else line for line in order.lines
+    )
+    answers = dict(state.stock_answer)
+    row = latest(answers.values(), min(order.attempt, 2)).get(event.sku)
+    if row is not None:
+        answers[answer_key(state.key, row.reservation_id)] = replace(row, quantity=row.quantity - event.quantity)
+    return replace(state, order=replace(order, version=order.version + 1, lines=lines), stock_answer=answers)
 
 
 # -- fulfillments ---------------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class LineQuantity(Struct, frozen=True, gc=False):
 
 
 class PlaceOrder(Struct, frozen=True, gc=False):
-    """Order these lines, all of them or none."""
+    """Order these lines: all of them or none, unless `partial_policy` takes less."""
 
     channel: str = ""
     customer_ref: str = ""
@@ -130,6 +130,12 @@ class EditOrder(Struct, frozen=True, gc=False):
 
     lines: tuple[LineQuantity, ...] = ()
     reason: str = ""
+
+
+class AnswerShortage(Struct, frozen=True, gc=False):
+    """What the customer wants of an order that cannot be served whole: `ship_available` or `cancel`."""
+
+    choice: str
 
 
 class PlaceHold(Struct, frozen=True, gc=False):
@@ -259,6 +265,13 @@ class OrderLineCanceled(Struct, frozen=True, gc=False):
     sku: str
     quantity: int
     reason: str = ""
+
+
+class ShortageAsked(Struct, frozen=True, gc=False):
+    """The customer is asked what to do about this shortage; without an answer the order ends at `due_at`."""
+
+    shortages: tuple[Shortage, ...] = ()
+    due_at: int | None = None
 
 
 class OrderHoldPlaced(Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
-This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py, holds.py,
-fulfillment.py, payment.py, payment_webhook.py; the folds are order_fold.py and payment_fold.py.
+This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py (with
+shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py; the folds are order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
 from orderflow.streams.domain.order_records import (
+    AnswerShortage,
     CancelOrder,
     DeliveryConfirmed,
     EditOrder,
@@ -39,6 +40,7 @@ from orderflow.streams.domain.order_records import (
     RecordDelivery,
     RecordStockAnswer,
     ReleaseHold,
+    ShortageAsked,
     StockAnswerRecorded,
     StockAsked,
 )
@@ -78,6 +80,7 @@ Command: TypeAlias = (
     | RecordStockAnswer
     | CancelOrder
     | EditOrder
+    | AnswerShortage
     | PlaceHold
     | ReleaseHold
     | PostFulfillmentStatus
@@ -94,6 +97,7 @@ COMMANDS = (
     RecordStockAnswer,
     CancelOrder,
     EditOrder,
+    AnswerShortage,
     PlaceHold,
     ReleaseHold,
     PostFulfillmentStatus,
@@ -113,6 +117,7 @@ EVENTS = (
     OrderEdited,
     OrderEditFailed,
     OrderLineCanceled,
+    ShortageAsked,
     OrderHoldPlaced,
     OrderHoldReleased,
     StockAsked,
@@ -155,7 +160,7 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return (row, _fulfillments(key))
-        case CancelOrder() | EditOrder() | ConcludeAnswers() | TimerDue():
+        case CancelOrder() | EditOrder() | AnswerShortage() | ConcludeAnswers() | TimerDue():
             return (row, Range("stock-answer", answers_prefix(key), ANSWERS_MAX), _fulfillments(key), Get("payment", key))
         case _:
             assert_never(command)
@@ -183,6 +188,8 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return order.cancel(state, command, turn)
         case EditOrder():
             return order_edits.edit(state, command, turn)
+        case AnswerShortage():
+            return sourcing.answer_shortage(state, command, turn)
         case PlaceHold():
             return holds.place(state, command, turn)
         case ReleaseHold():
@@ -269,6 +276,7 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
         case (
             OrderCreated()
             | OrderLineCanceled()
+            | ShortageAsked()
             | OrderHoldPlaced()
             | FulfillmentCreated()
             | FulfillmentStatusBuffered()

@@ -336,7 +336,7 @@ def waits(state: State, command_id: str) -> bool:
 def window_end(turn: Turn, dues: Iterable[int]) -> int:
     """When the order stops waiting for its payment: its window, but never so late that a reservation could end first (bug 7)."""
     margin = turn.settings.reservation_margin_s * MICROS_PER_S
-    return min(turn.at + turn.settings.payment_window_s * MICROS_PER_S, *(due - margin for due in dues))
+    return min((turn.at + turn.settings.payment_window_s * MICROS_PER_S, *(due - margin for due in dues)))
 
 
 def expiring_at(state: State, turn: Turn) -> int | None:

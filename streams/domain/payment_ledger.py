@@ -68,6 +68,11 @@ def faults(ledger: Ledger) -> tuple[str, ...]:
     return tuple(found)
 
 
+def wanted(order: OrderRow) -> int:
+    """What the order is worth of its whole total without the units that were canceled: the amount to authorize."""
+    return owed(order, {line.line_id: line.quantity - line.canceled - line.shipped for line in order.lines if line.kind == "item"})
+
+
 def owed(order: OrderRow, leaving: Mapping[str, int]) -> int:
     """What the order's units that have left, and those that leave now (line id -> units), are worth of its whole total.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from orderflow.streams.domain import payment, sourcing
+from orderflow.streams.domain import payment, shortages, sourcing
 from orderflow.streams.domain.contract import MICROS_PER_S
 from orderflow.streams.domain.fulfillment_steps import SHIPPED as HANDED_OVER
 from orderflow.streams.domain.fulfillment_steps import status_named
@@ -30,6 +30,8 @@ RESULTS = (COMPLETED, COMPENSATED, REFUSED)
 """How a saga ends: as it was meant, with all given back, or because a rule, a provider or goods that had left said no."""
 BACK = frozenset({payment.VOID, payment.REFUND})
 """Operations that give money back."""
+CUSTOMER = "customer"
+"""Whom a place waits for when stock has less than was wanted."""
 PEOPLE = "people"
 """Whom a saga waits for after a compensation was declined: it is not asked again by itself."""
 OVERDUE, UNANSWERED, DECLINED = "overdue", "unanswered", "declined"
@@ -39,7 +41,7 @@ OVERDUE, UNANSWERED, DECLINED = "overdue", "unanswered", "declined"
 class Saga(Struct, frozen=True, gc=False):
     """One talk under way. Times in microseconds: `since` the order last asked somebody, `due_at` when it gives up by itself, where it does.
 
-    `waits_for` names owners as `stock SKU` or `provider NAME`, or people; `compensating`: what was done is being given back.
+    `waits_for` names owners as `stock SKU` or `provider NAME`, the customer or people; `compensating`: what was done is being given back.
     """
 
     saga_id: str
@@ -89,7 +91,7 @@ def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
         state.payment.attempts[-1].operation if money and state.payment and not order.answers_open else order.step,
         _since(order),
         timer[1] if timer else None,
-        (*_owed_by_stock(state, order), *money),
+        (*_owed_by_stock(state, order), *((CUSTOMER,) if order.step == shortages.ASKED and not canceling else ()), *money),
         canceling or order.step == "release",
     )
 

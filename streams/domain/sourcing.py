@@ -7,17 +7,21 @@ It never decides alone that a reservation is gone: it asks the owner to release 
 
 from collections.abc import Iterator
 
-from orderflow.streams.domain import fulfillment, holds, money, order_edits, payment, reasons
+from orderflow.streams.domain import fulfillment, holds, order_edits, payment, payment_ledger, reasons, shortages
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Send, Shortage, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import PICKING, PLANNING, RANKS, SHIPPED
 from orderflow.streams.domain.ids import answer_key, parse_reservation, reservation_id
 from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, canceling
 from orderflow.streams.domain.order_records import (
+    AnswerShortage,
     FulfillmentCreated,
     OrderHoldPlaced,
+    OrderHoldReleased,
+    OrderLineCanceled,
     OrderRejected,
     OrderStatusChanged,
     RecordStockAnswer,
+    ShortageAsked,
     StockAnswerRecorded,
     StockAsked,
 )
@@ -36,11 +40,11 @@ from orderflow.streams.domain.order_status import (
     SYSTEM,
     status_changed,
 )
-from orderflow.streams.domain.parts import Holder, units
+from orderflow.streams.domain.parts import Holder, Money, units
 from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.refusals import UnknownValue, refusal
+from orderflow.streams.domain.refusals import UnknownValue, refusal, untimely
 from orderflow.streams.domain.stock_answers import MORE, OUTCOMES, demand, is_whole, latest, live, outcome_after
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
 
@@ -51,7 +55,14 @@ AUTO_COMPLETE = "auto_complete"
 """Kind of the timer that ends a delivered order."""
 AUTHORIZATION_EXPIRING = "authorization_expiring"
 """Kind of the timer that holds an order whose money is not captured and will not be for the taking much longer."""
-TIMERS = {"reserve": GIVE_UP, MORE: GIVE_UP, "later": CONTENDED_RETRY, PAY: payment.WINDOW, COMPLETE: AUTO_COMPLETE}
+TIMERS = {
+    "reserve": GIVE_UP,
+    MORE: GIVE_UP,
+    "later": CONTENDED_RETRY,
+    shortages.ASKED: shortages.WINDOW,
+    PAY: payment.WINDOW,
+    COMPLETE: AUTO_COMPLETE,
+}
 
 Event = (
     fulfillment.Event
@@ -60,6 +71,9 @@ Event = (
     | StockAnswerRecorded
     | OrderRejected
     | OrderHoldPlaced
+    | OrderHoldReleased
+    | OrderLineCanceled
+    | ShortageAsked
     | FulfillmentCreated
     | PaymentRequested
 )
@@ -153,28 +167,64 @@ def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
     wanted = demand(order.lines)
     found = latest(state.stock_answer.values(), min(order.attempt, 2))
     failed = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
-    if failed:
+    if failed and not (shortages.takes_less(order) and all(shortages.is_short(row) for row in failed)):
         return _after_refusal(state, order, turn, failed)
     for sku in wanted:
         if sku not in found:  # one after the other: its turn
             ids = (reservation_id(sku, state.key, order.attempt),)
-            return (asked_to_reserve(turn, order.attempt, ids, order.payment_terms),)
-    sums = money.totals(order.lines, order.currency)
-    if order.payment_terms == payment.PREPAID and sums is not None and sums.total.amount_minor > 0:
-        end = payment.window_end(turn, (row.due_at for row in found.values() if row.due_at is not None))
-        return (payment.authorization(state.key, order, sums.total, end),)
-    return _confirmed(state, order, found, turn)
+            return (asked_to_reserve(turn, order.attempt, ids, order),)
+    if not shortages.granted(found.values()):
+        return _after_refusal(state, order, turn, failed)
+    if failed and order.partial_policy == shortages.ASK:
+        asked = shortages.asked(order, found.values(), turn)
+        return (asked, *holds.placed(order, shortages.SHORT, Reason.INSUFFICIENT_STOCK))
+    return _with_less(state, order, found, turn)
+
+
+def _with_less(state: State, order: OrderRow, found: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
+    """Go on with the units that there are, without those that nobody has: to the payment where one is due, else confirm."""
+    canceled, order = shortages.cut(order, found.values())
+    kept = shortages.granted(found.values())
+    amount = payment_ledger.wanted(order) if order.payment_terms == payment.PREPAID else 0
+    if amount > 0:
+        end = payment.window_end(turn, (row.due_at for row in kept.values() if row.due_at is not None))
+        return (*canceled, payment.authorization(state.key, order, Money(amount, order.currency), end))
+    return (*canceled, *_confirmed(state, order, kept, turn))
+
+
+def answer_shortage(state: State, command: AnswerShortage, turn: Turn) -> tuple[Event | Refused, ...]:
+    """The customer takes what there is, or nothing."""
+    order = state.order
+    if order is None:
+        return refusal(command, Reason.NOT_FOUND)
+    reason = untimely(turn, order.version)
+    if reason is not None:
+        return refusal(command, reason)
+    for reason, detail in shortages.faults(order, command):
+        return refusal(command, reason, **detail)
+    if command.choice == shortages.CANCEL:
+        return canceling(state, order, Reason.INSUFFICIENT_STOCK, "customer", turn)
+    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    if not shortages.granted(found.values()):  # what there was is lost meanwhile
+        return _ended(state, order, [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)])
+    released = [OrderHoldReleased(hold.hold, command.choice) for hold in order.holds if hold.hold == shortages.SHORT]
+    return (*released, *_with_less(state, order, found, turn))
 
 
 def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     """The order waits for its authorization: a yes confirms it, a no ends it, and so does the loss of its units meanwhile."""
-    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    found = _wanted(state, order)
     lost = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
     if lost:
         return _ended(state, order, lost)
     if payment.is_declined(state.payment):
         return (*_released(state, order), *_rejected(state, order, Reason.PAYMENT_DECLINED))
     return _confirmed(state, order, found, turn) if payment.is_authorized(state.payment) else ()
+
+
+def _wanted(state: State, order: OrderRow) -> dict[str, StockAnswerRow]:
+    """What stock said last of each sku, without those of which nothing is wanted any more."""
+    return {sku: row for sku, row in latest(state.stock_answer.values(), min(order.attempt, 2)).items() if row.quantity}
 
 
 def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
@@ -205,7 +255,7 @@ def _after_refusal(state: State, order: OrderRow, turn: Turn, failed: list[Stock
     if len(wanted) > 1 and all(row.outcome == "refused" and row.contended for row in failed):
         if order.attempt == 1:
             first = reservation_id(next(iter(wanted)), state.key, 2)
-            return (*_released(state, order), asked_to_reserve(turn, 2, (first,), order.payment_terms))
+            return (*_released(state, order), asked_to_reserve(turn, 2, (first,), order))
         if order.attempt - 2 < turn.settings.contended_waits_max:
             attempt = order.attempt + 1
             ids = tuple(reservation_id(row.sku, state.key, attempt) for row in failed)
@@ -226,12 +276,11 @@ def _ended(state: State, order: OrderRow, failed: list[StockAnswerRow]) -> tuple
     if not refused:
         return (*release, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
     named = [row.reason if row.outcome == "refused" else Reason.INSUFFICIENT_STOCK for row in refused]
-    shortages = tuple(Shortage(row.sku, row.quantity, row.available_after) for row in refused)
-    return (*release, *_rejected(state, order, reasons.first(named), shortages))
+    return (*release, *_rejected(state, order, reasons.first(named), shortages.listed(refused)))
 
 
-def _rejected(state: State, order: OrderRow, reason: str, shortages: tuple[Shortage, ...] = ()) -> tuple[OrderRejected, OrderStatusChanged]:
-    return OrderRejected(reason, shortages), status_changed(order, PENDING, REJECTED, (), reason)
+def _rejected(state: State, order: OrderRow, reason: str, short: tuple[Shortage, ...] = ()) -> tuple[OrderRejected, OrderStatusChanged]:
+    return OrderRejected(reason, short), status_changed(order, PENDING, REJECTED, (), reason)
 
 
 def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
@@ -250,7 +299,7 @@ def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...
             return canceling(state, order, reason, SYSTEM, turn)
         return ()  # the pick will tell what is really there
     if order.status is CONFIRMED:
-        return () if order.holds else _planned(state, order, latest(state.stock_answer.values(), min(order.attempt, 2)))
+        return () if order.holds else _planned(state, order, _wanted(state, order))
     events: list[Event] = []
     changed = {}
     handover = payment.Handover(state, order)
@@ -264,7 +313,7 @@ def _promised(state: State) -> Iterator[tuple[str, int]]:
     """(reservation id, units) that fulfillments still have to ship, or that a held order is to get."""
     promised: dict[str, int] = {}
     if state.order is not None and state.order.status is CONFIRMED:
-        promised = {row.reservation_id: row.quantity for row in latest(state.stock_answer.values(), min(state.order.attempt, 2)).values()}
+        promised = {row.reservation_id: row.quantity for row in _wanted(state, state.order).values()}
     for row in state.fulfillment.values():
         if row.status in RANKS and RANKS[row.status] < RANKS[SHIPPED]:
             for line in row.lines:
@@ -288,6 +337,9 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
         return (status_changed(order, DELIVERED, COMPLETED, [row.status for row in state.fulfillment.values()]),)
     if order.step == PAY:
         return (*_released(state, order), status_changed(order, PENDING, EXPIRED, (), Reason.METHOD_EXPIRED))
+    if order.step == shortages.ASKED:
+        found = latest(state.stock_answer.values(), min(order.attempt, 2))
+        return _ended(state, order, [row for row in found.values() if shortages.is_short(row)])
     ids = live(state.stock_answer.values())
     return (StockAsked("release", order.attempt, ids),) if ids else _rejected(state, order, Reason.STEP_TIMED_OUT)
 
@@ -300,7 +352,7 @@ def _asked_again(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]
     if lost:
         return _after_refusal(state, order, turn, lost)
     ids = tuple(reservation_id(row.sku, state.key, order.attempt) for row in refused)
-    return (asked_to_reserve(turn, order.attempt, ids, order.payment_terms),)
+    return (asked_to_reserve(turn, order.attempt, ids, order),)
 
 
 # -- what follows ---------------------------------------------------------------------------------------------------------------------
@@ -332,6 +384,7 @@ def _reserve(state: State, order: OrderRow, event: StockAsked, name: str) -> Res
         event.reserved_until or 0,
         preferred,
         any(not line.location_id for line in lines),
+        event.ask == "reserve" and shortages.takes_less(order),
         line_ids=tuple(line.line_id for line in lines),
     )
 

@@ -172,16 +172,19 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
 
 
 def _reserve(state: State, command: ReserveStock, turn: Turn) -> tuple[Event, ...]:
-    """All units or none. The first reason that holds is named; a shortage says whether open reservations of others cause it."""
+    """All units or none, or as many as there are where fewer will do. The first reason that holds is named; a shortage says whether open
+    reservations of others cause it.
+    """
     stock = state.stock
     cells = allowed(stock.cells, command.preferred, command.allow_other) if stock else ()
     reason = _reserve_reason(state, command, turn)
-    if reason is None:
-        allocations = allocate(cells, command.quantity, command.preferred)
-        if allocations is not None:
-            return (StockReserved(command.reservation_id, command.holder, command.quantity, allocations, command.due_at),)
-        reason = Reason.INSUFFICIENT_STOCK
     available = sum(cell.available for cell in cells)
+    if reason is None:
+        quantity = min(command.quantity, available) if command.allow_partial and available > 0 else command.quantity
+        allocations = allocate(cells, quantity, command.preferred)
+        if allocations is not None:
+            return (StockReserved(command.reservation_id, command.holder, quantity, allocations, command.due_at),)
+        reason = Reason.INSUFFICIENT_STOCK
     held = sum(cell.reserved for cell in cells)
     contended = reason is Reason.INSUFFICIENT_STOCK and command.quantity <= available + held
     return (StockRefused(command.reservation_id, command.holder, command.quantity, available, contended, reason),)

@@ -18,11 +18,12 @@ ENDED = frozenset({"refused", "released", "expired", "shipped", "lost"})
 
 
 def demand(lines: Iterable[PlacedLine | OrderLine]) -> dict[str, int]:
-    """Units wanted of each sku, summed over the lines, by sku."""
+    """Units wanted of each sku, summed over the lines, by sku. Canceled ones are wanted by nobody."""
     wanted: dict[str, int] = {}
     for line in lines:
-        if line.kind == "item":
-            wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity
+        quantity = line.quantity - line.canceled if isinstance(line, OrderLine) else line.quantity
+        if line.kind == "item" and quantity:
+            wanted[line.sku] = wanted.get(line.sku, 0) + quantity
     return dict(sorted(wanted.items()))
 
 

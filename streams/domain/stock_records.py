@@ -9,7 +9,7 @@ from orderflow.streams.domain.parts import Holder, Money, Qty
 
 
 class ReserveStock(Struct, frozen=True, gc=False):
-    """Keep units for an order until `due_at`, all of them or none. Locations outside `preferred` only if `allow_other`."""
+    """Keep units for an order until `due_at`: all of them or none, or what there is if `allow_partial`. Locations outside `preferred` only if `allow_other`."""
 
     reservation_id: str
     holder: Holder

@@ -283,6 +283,37 @@ async def test_an_order_gets_other_quantities_or_stays_as_it_was(rig: Rig, sku: 
     ]
 
 
+async def test_with_less_in_stock_an_order_takes_what_there_is(rig: Rig, sku: str) -> None:
+    key, asked = fresh("key"), items((sku, 12)) | {"partial_policy": "ship_available"}
+    first = await rig.post(ORDERS, asked, key=key)
+    order = await rig.decided(first.json["order_id"])
+    assert (order["status"], order["lines"][0]["fulfilled"], order["lines"][0]["canceled"]) == ("partially_canceled", 10, 2)
+    assert (await rig.post(ORDERS, asked, key=key)).status == 201
+    await rig.stock_becomes(sku, 10, 0, 0, 10)
+    none = await rig.post(ORDERS, asked)
+    await _rejected(rig, none.json["order_id"], "INSUFFICIENT_STOCK")
+
+
+async def test_with_less_in_stock_an_order_asks_its_customer(rig: Rig, sku: str) -> None:
+    order_id = fresh("order")
+    path = f"{ORDERS}/{order_id}"
+    placing = asyncio.create_task(rig.post(ORDERS, items((sku, 12)) | {"order_id": order_id, "partial_policy": "ask"}, key=order_id))
+    await eventually(lambda: rig.get(path), lambda found: found.status == 200 and found.json["holds"] == ["SHORT"])
+    await rig.stock_becomes(sku, 10, 0, 10, 0)
+    wrong = await rig.post(f"{path}/shortage", {"choice": "wait"})
+    assert (wrong.status, wrong.json["code"]) == (400, "SCHEMA_INVALID")
+    key = fresh("key")
+    taken = await rig.post(f"{path}/shortage", {"choice": "ship_available"}, key=key)
+    assert (taken.status, taken.json["lines"][0]["fulfilled"], taken.json["holds"]) == (200, 10, [])
+    same(taken, await rig.post(f"{path}/shortage", {"choice": "ship_available"}, key=key))
+    late = await rig.post(f"{path}/shortage", {"choice": "cancel"})
+    assert (late.status, late.json["code"]) == (409, "ILLEGAL_TRANSITION")
+    assert (await placing).status in (201, 202)
+    await rig.stock_becomes(sku, 10, 0, 0, 10)
+    asked = [event.value for event in rig.events("orders", order_id) if event.name == "ShortageAsked"]
+    assert [(each.sku, each.requested, each.available) for each in asked[0].shortages] == [(sku, 12, 10)] and len(asked) == 1
+
+
 async def test_some_units_are_canceled_and_the_rest_is_shipped(rig: Rig, sku: str) -> None:
     order_id = (await rig.post(ORDERS, items((sku, 5)))).json["order_id"]
     await rig.decided(order_id)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain.contract import CommandMeta, ReplyTo
 from orderflow.streams.domain.order_records import (
+    AnswerShortage,
     CancelOrder,
     EditOrder,
     LineQuantity,
@@ -56,6 +57,8 @@ class Load(Struct, frozen=True):
     """How many orders somebody holds; then authorizations end too."""
     fewer: float = 0.0
     """Of how many orders somebody wants fewer units, or others."""
+    partial: float = 0.0
+    """How many orders take less than they wanted, some only when their customer says so."""
 
 
 class Post(Struct):
@@ -193,6 +196,7 @@ class Shop:
             lines = tuple(replace(line, unit_price=Money(money.randrange(1, 2000), "EUR")) for line in lines)
             command = replace(command, payment_terms="prepaid", lines=lines)
         at = random.randrange(max(1, self.window_us))
+        command = self._partial(order, number, command, at)
         self.edge.post("orders", order, command, f"p-{number}", lambda reply: self._placed(order, number, lines, random, reply), at)
         if random.random() < 0.12:
             by = random.choice(("customer", "staff"))
@@ -212,6 +216,18 @@ class Shop:
                     LineQuantity(line.line_id, fewer.randint(1, 4)) for line in fewer.sample(lines, fewer.randint(1, len(lines)))
                 )
                 self.edge.post("orders", order, EditOrder(others), f"e-{number}-{times}", None, at + fewer.randrange(2_000_000))
+
+    def _partial(self, order: str, number: int, command: PlaceOrder, at: int) -> PlaceOrder:
+        """Less will do. Some customers are asked, and of those some answer, maybe before they are."""
+        random = Random(f"partial {self.edge.seed} {number}")
+        if random.random() >= self.edge.load.partial:
+            return command
+        policy = random.choice(("ship_available", "ask"))
+        if policy == "ask" and random.random() < 0.7:
+            choice = random.choice(("ship_available", "ship_available", "cancel"))
+            self.edge.post("orders", order, AnswerShortage(choice), f"a-{number}", None, at + random.randrange(6_000_000))
+        lines = tuple(replace(line, quantity=line.quantity * random.choice((1, 2, 4))) for line in command.lines)
+        return replace(command, partial_policy=policy, lines=lines)
 
     def _hold(self, order: str, number: int, at: int) -> None:
         """Somebody has doubts for a moment, or for longer than anybody looks."""

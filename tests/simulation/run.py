@@ -22,8 +22,8 @@ SETTLE_US = 7_200_000_000
 """After the faults stop everything must come to its end within this (virtual) time: a clock that was an hour ahead has moved deadlines by
 so much."""
 
-COMPLETE_AFTER_S = 20
-"""A simulated week."""
+COMPLETE_AFTER_S, SHORTAGE_WINDOW_S = 20, 15
+"""A simulated week, and how long a simulated customer may think."""
 
 
 class Plan(Struct, frozen=True):
@@ -73,7 +73,7 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
     began = time.perf_counter()
     scheduler = Scheduler(plan.seed)
     scheduler.interleave = plan.interleave
-    system = System(scheduler, plan.partitions, parts or Parts(), Settings(locations=plan.locations, complete_after_s=COMPLETE_AFTER_S))
+    system = System(scheduler, plan.partitions, parts or Parts(), _rules(plan.locations))
     with quiet_logs(scheduler.say), system.installed():
         for _ in range(plan.workers):
             system.add_worker(static=plan.static)
@@ -103,6 +103,10 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
         list(scheduler.timeline),
         judged.statuses,
     )
+
+
+def _rules(locations: tuple[str, ...]) -> Settings:
+    return Settings(locations=locations, complete_after_s=COMPLETE_AFTER_S, shortage_window_s=SHORTAGE_WINDOW_S)
 
 
 def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> list[str]:
@@ -173,6 +177,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         prepaid=Random(f"money {profile} {seed}").choice((0.0, 0.0, 0.3, 1.0)),
         fewer=Random(f"fewer {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
         holds=Random(f"holds {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
+        partial=Random(f"partial {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
     )
     return Plan(
         seed,

@@ -124,7 +124,7 @@ def test_of_several_reasons_the_first_of_the_list_is_named() -> None:
         "box",
         customer_ref="a person",
         payment_terms="cod",
-        partial_policy="ask",
+        partial_policy="backorder",
         lines=(item("1", quantity=0, location_id="moon", unit_price=Money(-1, EUR)), item("2", quantity=1000), *MANY),
     )
     policy = replace(BOX, address_required=True, currency="VND", price_required=True)
