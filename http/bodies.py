@@ -164,6 +164,9 @@ def _distinct(lines: list[Line], info: ValidationInfo) -> list[Line]:
 _LINES: JsonDict = {"minItems": 1, "maxItems": _LIMITS.lines_max}
 
 
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+
 class PlaceOrderBody(Body):
     order_id: Id | None = None
     lines: Annotated[list[Line], BeforeValidator(_some), AfterValidator(_distinct)] = Field(
@@ -178,7 +181,7 @@ class PlaceOrderBody(Body):
     must_accept: bool = False
     ship_to: ShipTo | None = None
     attributes: Annotated[dict[Id, Annotated[str, Field(max_length=256)]], Field(max_length=20)] = {}
-    token_ref: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = Field(
+    token_ref: Token | None = Field(
         None, description="The buyer's payment method as the channel's provider names it, such as a Stripe PaymentMethod."
     )
 

@@ -62,7 +62,7 @@ SPACES = (
         _in(
             "orders",
             "PlaceOrder RecordStockAnswer CancelOrder EditOrder AnswerShortage PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery"
-            " RecordProviderResult RecordWebhook CapturePayment VoidPayment RefundPayment TimerDue",
+            " RecordProviderResult RecordWebhook RetryPayment CapturePayment VoidPayment RefundPayment TimerDue",
         ),
         _in(
             "orders",

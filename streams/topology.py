@@ -122,7 +122,17 @@ ORDERS = KeySpace(
     answered_by_rows=frozenset({"RecordStockAnswer", "RecordProviderResult", "TimerDue"}),
     version=_order_version,
     may_wait=frozenset(
-        {"PlaceOrder", "CancelOrder", "EditOrder", "AnswerShortage", "PostFulfillmentStatus", "CapturePayment", "VoidPayment", "RefundPayment"}
+        {
+            "PlaceOrder",
+            "CancelOrder",
+            "EditOrder",
+            "AnswerShortage",
+            "PostFulfillmentStatus",
+            "RetryPayment",
+            "CapturePayment",
+            "VoidPayment",
+            "RefundPayment",
+        }
     ),
     ends=sagas.ENDS,
     lookups=("channel",),

@@ -31,6 +31,8 @@ class Behaviour(Struct, frozen=True):
     operations: tuple[str, ...] = OPERATIONS
     code: str = ""
     """Why it declines; empty when it does not."""
+    first_only: bool = False
+    """It declines only the first of them for a payment."""
     delay_s: float = 0.0
     drops_first: bool = False
     drops_all: bool = False
@@ -53,6 +55,9 @@ BEHAVIOUR: Mapping[int, Behaviour] = {
     7: Behaviour(drops_first=True, webhooks=0, meaning="it is done; the first answer is lost, and so is the webhook"),
     8: Behaviour(delay_s=DELAY_S, webhooks=0, meaning=f"it is done, and answered after {DELAY_S:g} s, without a webhook"),
     9: Behaviour(drops_all=True, meaning="it is done, and never answered: only the webhook tells"),
+    11: Behaviour(
+        ("authorize",), "insufficient_funds", first_only=True, meaning="the first authorization of an order is declined, the next is done"
+    ),
 }
 """By the last two digits of the operation's amount in minor units; every other amount succeeds at once."""
 USUAL = Behaviour()
@@ -124,7 +129,7 @@ class Book:
     def _do(self, key: str, fingerprint: str, asked: Mapping[str, Any]) -> None:
         operation, amount = asked["operation"], asked["amount_minor"]
         provider_ref = asked["provider_ref"] or "pay_" + hashlib.sha256(key.encode()).hexdigest()[:20]
-        code = self._refusal(operation, amount, asked["currency"], provider_ref)
+        code = self._refusal(operation, amount, asked["currency"], provider_ref, asked["payment_ref"])
         at = time.time_ns() // 1000
         valid_until = at + self._valid_us if operation == "authorize" and not code else None
         outcome = "declined" if code else "succeeded"
@@ -151,11 +156,13 @@ class Book:
     def postpone(self, number: int, due_at: int) -> None:
         self._book.execute("UPDATE webhooks SET due_at = ?, tries = tries + 1 WHERE number = ?", (due_at, number))
 
-    def _refusal(self, operation: str, amount: int, currency: str, provider_ref: str) -> str:
+    def _refusal(self, operation: str, amount: int, currency: str, provider_ref: str, payment_ref: str) -> str:
         """Why it will not do this; empty when it will."""
-        code = behaviour_of(operation, amount).code
-        if code or operation == "authorize":
-            return code
+        behaviour = behaviour_of(operation, amount)
+        before = "SELECT 1 FROM operations WHERE payment_ref = ? AND operation = ?"
+        spared = behaviour.first_only and self._book.execute(before, (payment_ref, operation)).fetchone() is not None
+        if operation == "authorize" or (behaviour.code and not spared):
+            return "" if spared else behaviour.code
         done = dict.fromkeys(OPERATIONS, 0)
         rows = (
             "SELECT operation, SUM(amount_minor) AS sum FROM operations WHERE provider_ref = ? AND currency = ? AND outcome = 'succeeded'"

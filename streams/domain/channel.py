@@ -18,6 +18,7 @@ KEY_PREFIX = "channel:"
 PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 CAPACITIES = ("unlimited", "slots")
+PAYMENT_ATTEMPTS_MAX = 3
 
 
 class ChannelPolicy(Struct, frozen=True, gc=False):
@@ -38,6 +39,8 @@ class ChannelPolicy(Struct, frozen=True, gc=False):
     currency: str = ""
     time_zone: str = "UTC"
     payment_provider: str = "local"
+    payment_attempts: int = 1
+    """How often a buyer may try to pay for an order: up to three times (domain.md 2.3)."""
 
 
 BOX = ChannelPolicy(client_ids=True)
@@ -133,6 +136,8 @@ def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tup
         yield Reason.SCHEMA_INVALID, "partial_policy"
     if not is_id(policy.payment_provider):
         yield Reason.SCHEMA_INVALID, "payment_provider"
+    if not 1 <= policy.payment_attempts <= PAYMENT_ATTEMPTS_MAX:
+        yield Reason.SCHEMA_INVALID, "payment_attempts"
     if policy.stock_buffer < 0:
         yield Reason.SCHEMA_INVALID, "stock_buffer"
     if not is_zone(policy.time_zone):

@@ -16,14 +16,14 @@ from orderflow.streams.domain.order_records import (
     ReleaseHold,
 )
 from orderflow.streams.domain.order_rows import OrderRow, State
-from orderflow.streams.domain.order_status import COMPLETED, CONFIRMED, DELIVERED, PENDING, PROCESSING, SHIPPED
+from orderflow.streams.domain.order_status import COMPLETED, CONFIRMED, DELIVERED, FAILED, PENDING, PROCESSING, SHIPPED
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import refusal, untimely
 
 PAYMENT, PAYMENT_EXPIRING = "PAYMENT", "PAYMENT_EXPIRING"
 """A capture was declined, or the provider spoke of other money than was asked for; the authorization is about to end."""
 HOLDS = ("FRAUD_REVIEW", "ADDRESS_INVALID", PAYMENT, PAYMENT_EXPIRING, "CAPACITY", "SHORT", "MANUAL")
-GOING = frozenset({PENDING, CONFIRMED, PROCESSING})
+GOING = frozenset({PENDING, FAILED, CONFIRMED, PROCESSING})
 """Orders that a hold can stop."""
 
 

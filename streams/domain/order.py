@@ -83,6 +83,7 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         turn.meta.principal,
         policy.payment_provider,
         command.token_ref,
+        policy.payment_attempts,
     )
     ids = tuple(reservation_id(sku, turn.key, 1) for sku in demand(command.lines))
     return created, asked_to_reserve(turn, 1, ids, created)

@@ -24,12 +24,13 @@ from orderflow.streams.domain.order_records import (
     StockAsked,
 )
 from orderflow.streams.domain.order_rows import OrderLine, OrderRow, State, StockAnswerRow
-from orderflow.streams.domain.order_status import COMPLETED, CONFIRMED, DELIVERED, PENDING, PROCESSING, SHIPPED
+from orderflow.streams.domain.order_status import COMPLETED, CONFIRMED, DELIVERED, FAILED, PENDING, PROCESSING, SHIPPED
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_answers import MORE, demand, is_whole, live
 
+GOING = frozenset({PENDING, FAILED, CONFIRMED, PROCESSING})
 ANSWERS_MAX = 500
 """An order that has asked for stock so often is not edited any more."""
 Event = OrderEditRequested | OrderEdited | OrderEditFailed | StockAsked | FulfillmentCreated | FulfillmentStatusChanged | order_lines.Event
@@ -88,7 +89,7 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
         yield Reason.AMOUNT_OVERFLOW, {"total": str(sums.total.amount_minor)}
     if order.status in (SHIPPED, DELIVERED, COMPLETED):
         yield Reason.ALREADY_SHIPPED, {"status": order.status.lower()}
-    if order.status not in (PENDING, CONFIRMED, PROCESSING):
+    if order.status not in GOING:
         yield Reason.ALREADY_FINAL, {"status": order.status.lower()}
     if order.holds:
         yield Reason.HOLD_ACTIVE, {"holds": order.held_by}

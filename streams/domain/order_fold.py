@@ -167,6 +167,7 @@ def _created(state: State, event: OrderCreated, meta: EventMeta) -> State:
         attributes=event.attributes,
         payment_provider=event.payment_provider,
         token_ref=event.token_ref,
+        payment_attempts=event.payment_attempts,
     )
     return replace(state, order=order)
 
@@ -175,7 +176,9 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
     if order.status != event.previous_status:
         return state
     changed = replace(order, version=order.version + 1, status=event.new_status, reason=event.reason or order.reason)
-    if event.new_status is OrderStatus.CONFIRMED:
+    if event.new_status is OrderStatus.PENDING:
+        changed = replace(changed, reason="")  # another try
+    elif event.new_status is OrderStatus.CONFIRMED:
         changed = replace(changed, confirmed_at=meta.occurred_at, expiring_at=event.due_at)
     elif event.new_status is OrderStatus.CANCEL_PENDING and event.changed_by != SYSTEM:
         changed = replace(changed, waiting=(*order.waiting, meta.command_id))
@@ -266,9 +269,7 @@ def _line_canceled(state: State, order: OrderRow, event: OrderLineCanceled) -> S
     if order.status is not OrderStatus.PENDING:
         lines = tuple(_less(line, event.quantity) if line.line_id == event.line_id else line for line in order.lines)
         return replace(state, order=replace(order, version=order.version + 1, lines=lines))
-    lines = tuple(
-        replace(line, canceled=line.canceled + event.quantity) if line.line_id == event.line_id else line for line in order.lines
-    )
+    lines = tuple(replace(line, canceled=line.canceled + event.quantity) if line.line_id == event.line_id else line for line in order.lines)
     answers = dict(state.stock_answer)
     row = latest(answers.values(), min(order.attempt, 2)).get(event.sku)
     if row is not None:

@@ -201,6 +201,7 @@ class OrderCreated(Struct, frozen=True, gc=False):
     created_by: str = ""
     payment_provider: str = "local"
     token_ref: str = ""
+    payment_attempts: int = 1
 
 
 class OrderStatusChanged(Struct, frozen=True, gc=False):

@@ -88,6 +88,7 @@ class OrderRow(Struct, frozen=True, gc=False):
     asked_at: int | None = None
     expiring_at: int | None = None
     edit: Edit | None = None
+    payment_attempts: int = 1
 
     @property
     def held_by(self) -> str:

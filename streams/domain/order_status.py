@@ -11,14 +11,19 @@ from orderflow.streams.domain.transitions import Transition, Transitions
 PENDING, CONFIRMED, PROCESSING = OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING
 SHIPPED, DELIVERED, COMPLETED = OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.COMPLETED
 REJECTED, CANCEL_PENDING, CANCELED = OrderStatus.REJECTED, OrderStatus.CANCEL_PENDING, OrderStatus.CANCELED
-EXPIRED = OrderStatus.EXPIRED
+EXPIRED, FAILED = OrderStatus.EXPIRED, OrderStatus.FAILED
 
 TRANSITIONS = Transitions(
     "order",
     (
         Transition("", PENDING, "PlaceOrder"),
         Transition(PENDING, CONFIRMED, "every sku reserved, and the payment authorized where terms are prepaid"),
-        Transition(PENDING, REJECTED, "a sku refused, the payment declined, or give-up"),
+        Transition(PENDING, REJECTED, "a sku refused, the last payment declined, or give-up"),
+        Transition(PENDING, FAILED, "the payment declined, and another try is allowed"),
+        Transition(FAILED, PENDING, "RetryPayment"),
+        Transition(FAILED, EXPIRED, "the payment window is over, or a reservation expired first"),
+        Transition(FAILED, REJECTED, "units lost"),
+        Transition(FAILED, CANCEL_PENDING, "CancelOrder"),
         Transition(PENDING, EXPIRED, "a reservation expired first, or the payment window is over"),
         Transition(PENDING, CANCEL_PENDING, "CancelOrder"),
         Transition(CONFIRMED, PROCESSING, "first fulfillment is planned"),
@@ -31,7 +36,7 @@ TRANSITIONS = Transitions(
         Transition(CANCEL_PENDING, SHIPPED, "every owner answered, a part was shipped"),
     ),
 )
-OPEN = frozenset({PENDING, CONFIRMED, PROCESSING, CANCEL_PENDING})
+OPEN = frozenset({PENDING, FAILED, CONFIRMED, PROCESSING, CANCEL_PENDING})
 """Orders that stock answers can still move."""
 COMPLETE = "complete"
 """The step of a delivered order that waits for its end."""

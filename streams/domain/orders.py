@@ -45,7 +45,7 @@ from orderflow.streams.domain.order_records import (
     StockAsked,
 )
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State, StockAnswerRow
-from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXPIRED, PENDING
+from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXPIRED, FAILED, PENDING
 from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot, payment_snapshot
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
@@ -59,6 +59,7 @@ from orderflow.streams.domain.payment_records import (
     RecordProviderResult,
     RecordWebhook,
     RefundPayment,
+    RetryPayment,
     VoidPayment,
     WebhookRecorded,
 )
@@ -87,6 +88,7 @@ Command: TypeAlias = (
     | RecordDelivery
     | RecordProviderResult
     | RecordWebhook
+    | RetryPayment
     | PeopleAsk
     | TimerDue
     | ConcludeAnswers
@@ -104,6 +106,7 @@ COMMANDS = (
     RecordDelivery,
     RecordProviderResult,
     RecordWebhook,
+    RetryPayment,
     CapturePayment,
     VoidPayment,
     RefundPayment,
@@ -156,7 +159,7 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, _fulfillments(key))
         case ReleaseHold():
             return (row,)
-        case CapturePayment() | VoidPayment() | RefundPayment():
+        case RetryPayment() | CapturePayment() | VoidPayment() | RefundPayment():
             return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return (row, _fulfillments(key))
@@ -202,6 +205,8 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return _result_recorded(state, command)
         case RecordWebhook():
             return _webhook_recorded(state, command)
+        case RetryPayment():
+            return payment.retry(state, command, turn)
         case CapturePayment():
             return payment.capture(state, command, turn)
         case VoidPayment():
@@ -297,14 +302,18 @@ def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
 
 
 def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:
-    """The commands that this status answers: the place when the order is confirmed or ends before, a cancel when it is over."""
+    """The commands that this status answers: the place when the order is confirmed, its payment declined, or it ends before; with it a
+    try to pay that came too late; a cancel when it is over.
+    """
     if state.order is None:
         return []
     placed, canceled = state.order.waiting[:1], state.order.waiting[1:]
     if event.new_status is CONFIRMED:
         return [Settle(command_id) for command_id in placed]
-    if event.new_status is EXPIRED:
-        return [Settle(command_id, event.reason) for command_id in placed]
+    if event.new_status in (EXPIRED, FAILED):
+        retried = state.payment.attempts[-1:] if state.payment and event.new_status is EXPIRED else ()
+        asked = (*placed, *(attempt.command_id for attempt in retried if attempt.command_id))
+        return [Settle(command_id, event.reason) for command_id in asked]
     if event.previous_status is not CANCEL_PENDING:
         return []
     answered = canceled if state.order.confirmed_at is not None else placed + canceled
@@ -318,7 +327,7 @@ def waits(state: State, command: Command, command_id: str) -> bool:
     row = state.order
     if isinstance(command, PostFulfillmentStatus):
         return fulfillment.waits(state, command_id)
-    if isinstance(command, CapturePayment | VoidPayment | RefundPayment):
+    if isinstance(command, RetryPayment | CapturePayment | VoidPayment | RefundPayment):
         return payment.waits(state, command_id)
     if isinstance(command, EditOrder):
         return row is not None and row.edit is not None and row.edit.command_id == command_id

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from orderflow.streams.domain import payment_ledger
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settle, Turn
 from orderflow.streams.domain.ids import attempt_id, operation_key
+from orderflow.streams.domain.order_records import OrderStatusChanged
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
 from orderflow.streams.domain.order_status import (
     CANCEL_PENDING,
@@ -17,9 +18,12 @@ from orderflow.streams.domain.order_status import (
     CONFIRMED,
     DELIVERED,
     EXPIRED,
+    FAILED,
+    PENDING,
     PROCESSING,
     REJECTED,
     SHIPPED,
+    status_changed,
 )
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import (
@@ -35,6 +39,7 @@ from orderflow.streams.domain.payment_records import (
     RecordProviderResult,
     RecordWebhook,
     RefundPayment,
+    RetryPayment,
     VoidPayment,
 )
 from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
@@ -187,6 +192,42 @@ def _sum(units: Mapping[str, int], fulfillment: FulfillmentRow) -> dict[str, int
 def _is_expired(row: PaymentRow, turn: Turn) -> bool:
     until = row.attempts[-1].valid_until
     return until is not None and until < turn.at
+
+
+def may_retry(order: OrderRow, row: PaymentRow | None) -> bool:
+    """May the buyer try again after the latest attempt?"""
+    return row is not None and len(row.attempts) < order.payment_attempts
+
+
+def retry(state: State, command: RetryPayment, turn: Turn) -> tuple[OrderStatusChanged | PaymentRequested | Refused, ...]:
+    """One more attempt at the whole amount, under a key of its own, within the window of the first; maybe with another payment method."""
+    order, row = state.order, state.payment
+    if order is None or row is None:
+        return refusal(command, Reason.NOT_FOUND)
+    reason = untimely(turn, order.version)
+    if reason is not None:
+        return refusal(command, reason)
+    if order.status is not FAILED:
+        return refusal(command, Reason.ILLEGAL_TRANSITION, status=order.status.lower())
+    if order.due_at is not None and order.due_at <= turn.at:
+        return refusal(command, Reason.METHOD_EXPIRED)
+    before = row.attempts[-1]
+    name, number = attempt_id(state.key, len(row.attempts) + 1), before.operation_no + 1
+    return (
+        status_changed(order, FAILED, PENDING),
+        PaymentRequested(
+            name,
+            AUTHORIZE,
+            number,
+            operation_key(name, AUTHORIZE, number),
+            before.provider,
+            row.method,
+            before.amount,
+            due_at=order.due_at,
+            command_id=turn.meta.command_id,
+            token_ref=command.token_ref or order.token_ref,
+        ),
+    )
 
 
 # -- commands of people ---------------------------------------------------------------------------------------------------------------

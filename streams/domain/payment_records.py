@@ -59,6 +59,12 @@ class RecordWebhook(Struct, frozen=True, gc=False):
     raw_sha256: str = ""
 
 
+class RetryPayment(Struct, frozen=True, gc=False):
+    """Try once more to pay for an order whose payment was declined; `token_ref` is the buyer's other payment method, if it is another."""
+
+    token_ref: str = ""
+
+
 class CapturePayment(Struct, frozen=True, gc=False):
     """Take authorized money; without an amount all that is left of the authorization. Handing goods over asks for it by itself."""
 

@@ -15,7 +15,7 @@ from orderflow.streams.domain.fulfillment_steps import SHIPPED as HANDED_OVER
 from orderflow.streams.domain.fulfillment_steps import status_named
 from orderflow.streams.domain.order_records import OrderEdited, OrderEditFailed, OrderStatus, OrderStatusChanged
 from orderflow.streams.domain.order_rows import OrderRow, State
-from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, EXPIRED, PENDING, REJECTED, SHIPPED
+from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, EXPIRED, FAILED, PENDING, REJECTED, SHIPPED
 from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.payment_records import PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from orderflow.streams.domain.payment_rows import PaymentRow
@@ -31,7 +31,7 @@ RESULTS = (COMPLETED, COMPENSATED, REFUSED)
 BACK = frozenset({payment.VOID, payment.REFUND})
 """Operations that give money back."""
 CUSTOMER = "customer"
-"""Whom a place waits for when stock has less than was wanted."""
+"""Whom a place waits for when stock has less than was wanted, or when a payment was declined that may be tried again."""
 PEOPLE = "people"
 """Whom a saga waits for after a compensation was declined: it is not asked again by itself."""
 OVERDUE, UNANSWERED, DECLINED = "overdue", "unanswered", "declined"
@@ -80,7 +80,7 @@ def sagas(state: State) -> tuple[Saga, ...]:
 def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
     """The place, or the cancel that has taken over; both also talk with the provider."""
     canceling = order.status is CANCEL_PENDING
-    if not (canceling or order.status is PENDING or order.answers_open):
+    if not (canceling or order.status in (PENDING, FAILED) or order.answers_open):
         return
     money = _owed_by_provider(state, order) if canceling or order.step == PAY else ()
     timer = sourcing.waits_until(order)
@@ -91,7 +91,7 @@ def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
         state.payment.attempts[-1].operation if money and state.payment and not order.answers_open else order.step,
         _since(order),
         timer[1] if timer else None,
-        (*_owed_by_stock(state, order), *((CUSTOMER,) if order.step == shortages.ASKED and not canceling else ()), *money),
+        (*_owed_by_stock(state, order), *_owed_by_customer(order), *money),
         canceling or order.step == "release",
     )
 
@@ -99,7 +99,7 @@ def _with_stock(state: State, order: OrderRow) -> Iterator[Saga]:
 def _with_provider(state: State, order: OrderRow) -> Iterator[Saga]:
     """Money that moves beside the two: for goods that are handed over, for people, or back from an order that has ended."""
     owed = _owed_by_provider(state, order)
-    if not owed or state.payment is None or order.status in (PENDING, CANCEL_PENDING):
+    if not owed or state.payment is None or order.status in (PENDING, FAILED, CANCEL_PENDING):
         return
     name, operation = _of_money(state), state.payment.attempts[-1].operation
     back = operation in BACK or (operation == payment.AUTHORIZE and order.status in payment.ENDING)
@@ -114,6 +114,11 @@ def _owed_by_stock(state: State, order: OrderRow) -> tuple[str, ...]:
     if not order.answers_open:
         return ()
     return tuple(f"stock {row.sku}" for row in state.stock_answer.values() if row.outcome == AWAITED.get(order.step))
+
+
+def _owed_by_customer(order: OrderRow) -> tuple[str, ...]:
+    """An answer to a shortage, or another try to pay."""
+    return (CUSTOMER,) if order.status is FAILED or (order.status is PENDING and order.step == shortages.ASKED) else ()
 
 
 def _owed_by_provider(state: State, order: OrderRow) -> tuple[str, ...]:
@@ -151,7 +156,7 @@ def stuck(saga: Saga, now: int, patience: Patience) -> str:
 # -- found again ----------------------------------------------------------------------------------------------------------------------
 def open_order(key: str, row: OrderRow) -> str | None:
     """Sort key of the orders that wait for stock or for an end, the one that asked first before the others."""
-    is_open = row.status is PENDING or row.status is CANCEL_PENDING or row.answers_open > 0
+    is_open = row.status in (PENDING, FAILED, CANCEL_PENDING) or row.answers_open > 0
     return f"{_since(row):020d}" if is_open else None
 
 
@@ -168,6 +173,9 @@ OUTCOMES: Mapping[tuple[OrderStatus, OrderStatus], tuple[str, str]] = {
     (PENDING, REJECTED): (PLACE, REFUSED),
     (PENDING, EXPIRED): (PLACE, COMPENSATED),
     (PENDING, CANCEL_PENDING): (PLACE, COMPENSATED),
+    (FAILED, REJECTED): (PLACE, REFUSED),
+    (FAILED, EXPIRED): (PLACE, COMPENSATED),
+    (FAILED, CANCEL_PENDING): (PLACE, COMPENSATED),
     (CANCEL_PENDING, CANCELED): (CANCEL, COMPLETED),
     (CANCEL_PENDING, SHIPPED): (CANCEL, REFUSED),
 }
@@ -181,7 +189,7 @@ def _by_status(state: State, event: OrderStatusChanged, at: int) -> End | None:
 
 def _by_provider(state: State, event: PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed, at: int) -> End | None:
     """Within a place or a cancel it is a step, and the order's change tells how it ended."""
-    if state.order is None or state.order.status in (PENDING, CANCEL_PENDING):
+    if state.order is None or state.order.status in (PENDING, FAILED, CANCEL_PENDING):
         return None
     if isinstance(event, PaymentFailed):
         outcome = REFUSED

@@ -33,6 +33,7 @@ from orderflow.streams.domain.order_status import (
     CONFIRMED,
     DELIVERED,
     EXPIRED,
+    FAILED,
     OPEN,
     PENDING,
     PROCESSING,
@@ -90,7 +91,7 @@ def due(row: OrderRow) -> tuple[str, int] | None:
 def waits_until(row: OrderRow) -> tuple[str, int] | None:
     """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
-    waits = row.status is {COMPLETE: DELIVERED, MORE: PROCESSING}.get(row.step, PENDING)
+    waits = row.status in {COMPLETE: (DELIVERED,), MORE: (PROCESSING,), PAY: (PENDING, FAILED)}.get(row.step, (PENDING,))
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
 
 
@@ -126,7 +127,7 @@ def is_unwanted(state: State, event: StockAnswerRecorded) -> bool:
     if event.outcome != "reserved" or state.order is None:
         return False
     parsed = parse_reservation(event.reservation_id)
-    wanted = state.order.status is PENDING or (parsed is not None and order_edits.asks_for(state.order, parsed[2]))
+    wanted = state.order.status in (PENDING, FAILED) or (parsed is not None and order_edits.asks_for(state.order, parsed[2]))
     return row is None or (row.outcome == "reserved" and not wanted)
 
 
@@ -152,7 +153,7 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
         return cancel_ended(order, [row.status for row in state.fulfillment.values()], order.reason, turn)
     if order.edit is not None:
         return order_edits.go_on(state, order, turn)
-    if order.status is not PENDING:
+    if order.status not in (PENDING, FAILED):
         return _after_commit(state, order, turn)
     if order.step == "reserve":
         return _after_reserve(state, order, turn)
@@ -212,11 +213,17 @@ def answer_shortage(state: State, command: AnswerShortage, turn: Turn) -> tuple[
 
 
 def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
-    """The order waits for its authorization: a yes confirms it, a no ends it, and so does the loss of its units meanwhile."""
+    """The order waits for its authorization: a yes confirms it, a no ends it where no other try is allowed, and so does the loss of its
+    units meanwhile.
+    """
     found = _wanted(state, order)
     lost = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
     if lost:
         return _ended(state, order, lost)
+    if order.status is FAILED:
+        return ()  # the buyer's turn
+    if payment.is_declined(state.payment) and payment.may_retry(order, state.payment):
+        return (status_changed(order, PENDING, FAILED, (), Reason.PAYMENT_DECLINED),)
     if payment.is_declined(state.payment):
         return (*_released(state, order), *_rejected(state, order, Reason.PAYMENT_DECLINED))
     return _confirmed(state, order, found, turn) if payment.is_authorized(state.payment) else ()
@@ -274,13 +281,13 @@ def _ended(state: State, order: OrderRow, failed: list[StockAnswerRow]) -> tuple
     release = _released(state, order)
     refused = [row for row in failed if row.outcome != "expired"]
     if not refused:
-        return (*release, status_changed(order, PENDING, EXPIRED, (), Reason.RESERVATION_EXPIRED))
+        return (*release, status_changed(order, order.status, EXPIRED, (), Reason.RESERVATION_EXPIRED))
     named = [row.reason if row.outcome == "refused" else Reason.INSUFFICIENT_STOCK for row in refused]
     return (*release, *_rejected(state, order, reasons.first(named), shortages.listed(refused)))
 
 
 def _rejected(state: State, order: OrderRow, reason: str, short: tuple[Shortage, ...] = ()) -> tuple[OrderRejected, OrderStatusChanged]:
-    return OrderRejected(reason, short), status_changed(order, PENDING, REJECTED, (), reason)
+    return OrderRejected(reason, short), status_changed(order, order.status, REJECTED, (), reason)
 
 
 def _after_commit(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
@@ -336,7 +343,7 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
     if order.step == COMPLETE:
         return (status_changed(order, DELIVERED, COMPLETED, [row.status for row in state.fulfillment.values()]),)
     if order.step == PAY:
-        return (*_released(state, order), status_changed(order, PENDING, EXPIRED, (), Reason.METHOD_EXPIRED))
+        return (*_released(state, order), status_changed(order, order.status, EXPIRED, (), Reason.METHOD_EXPIRED))
     if order.step == shortages.ASKED:
         found = latest(state.stock_answer.values(), min(order.attempt, 2))
         return _ended(state, order, [row for row in found.values() if shortages.is_short(row)])

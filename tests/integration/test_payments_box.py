@@ -18,11 +18,13 @@ import aiohttp
 import pytest
 import webhook_forger
 from integration_harness import PATIENCE_S, Answer, Rig, eventually, started, until
+from msgspec.structs import replace
 
-from orderflow.cli import invariants
+from orderflow.cli import contracts, invariants
 from orderflow.connectors.box.box import Servers
 from orderflow.connectors.webhooks.sources import standard_keys
 from orderflow.connectors.webhooks.standard import signed_headers
+from orderflow.streams.domain.channel import PREPAID
 
 pytestmark = pytest.mark.box
 
@@ -155,6 +157,35 @@ async def test_a_declined_order_is_402_and_gives_its_stock_back(rig: Rig, sku: s
     stock = await eventually(lambda: rig.call("GET", f"/api/v1/stock/{sku}"), lambda seen: seen.json["reserved"] == 0)
     assert stock.json["available"] == 10
     assert [row["outcome"] for row in book(rig, declined.json["order_id"])] == ["declined"]
+
+
+async def test_a_declined_payment_is_tried_again_and_only_the_second_charges(rig: Rig, sku: str) -> None:
+    patient = {"patient": replace(PREPAID, payment_attempts=2)}
+    contracts.send_channels(rig.bootstrap, rig.records, patient)
+    assert contracts.await_channels(rig.bootstrap, rig.records, patient, PATIENCE_S) == []
+    order_id = f"o-{uuid.uuid4().hex[:10]}"
+    line = {"sku": sku, "qty": 1, "unit_price": {"amount_minor": 1011, "currency": CURRENCY}}
+    declined = await known(rig, ORDERS, {"order_id": order_id, "channel": "patient", "items": [line]}, order_id)
+    assert (declined.status, declined.json["code"]) == (402, "PAYMENT_DECLINED")
+    failed = await order(rig, order_id)
+    assert (failed["status"], failed["financial_status"]) == ("failed", "failed")
+    await rig.stock_becomes(sku, 10, 9, 1, 0)
+    unnamed = await rig.call("POST", f"{ORDERS}/{order_id}/payments", {})
+    assert (unnamed.status, unnamed.json["errors"][0]["header"]) == (400, "Idempotency-Key")
+    paid = await known(rig, f"{ORDERS}/{order_id}/payments", {"token_ref": "pm_other"}, f"{order_id}-retry")
+    assert (paid.status, paid.json["status"], paid.json["financial_status"]) == (200, "processing", "authorized"), paid.json
+    again = await rig.call("POST", f"{ORDERS}/{order_id}/payments", {"token_ref": "pm_other"}, key=f"{order_id}-retry")
+    assert again.status == 200
+    late = await rig.call("POST", f"{ORDERS}/{order_id}/payments", {}, key=f"{order_id}-late")
+    assert (late.status, late.json["code"]) == (409, "ILLEGAL_TRANSITION")
+    await ship(rig, order_id)
+    await until_status(rig, order_id, "shipped")
+    assert [(row["operation"], row["outcome"]) for row in book(rig, order_id)] == [
+        ("authorize", "declined"),
+        ("authorize", "succeeded"),
+        ("capture", "succeeded"),
+    ]
+    assert await agrees(rig, order_id) == {"authorized": 1011, "captured": 1011, "voided": 0, "refunded": 0}
 
 
 async def test_a_declined_capture_hands_nothing_over(rig: Rig, sku: str) -> None:

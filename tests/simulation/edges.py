@@ -25,6 +25,8 @@ from orderflow.streams.domain.order_records import (
     ReleaseHold,
 )
 from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_records import RetryPayment
+from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.stock_records import AdjustStock, ReceiveStock
 from simulation.clients import partition_of_key
 from simulation.scheduler import Actor
@@ -59,6 +61,8 @@ class Load(Struct, frozen=True):
     """Of how many orders somebody wants fewer units, or others."""
     partial: float = 0.0
     """How many orders take less than they wanted, some only when their customer says so."""
+    attempts: int = 1
+    """How often somebody may try to pay; then some do."""
 
 
 class Post(Struct):
@@ -173,6 +177,7 @@ class Shop:
         for number in range(load.orders):
             self._order(number, Random(f"order {seed} {number}"))
         self._rounds: dict[str, int] = defaultdict(int)
+        self._tries: dict[str, int] = defaultdict(int)
 
     def _stock(self, random: Random, load: Load) -> None:
         """Receipts at the start and on the way, a few counts that find less or more."""
@@ -240,7 +245,9 @@ class Shop:
             self.edge.post("orders", order, ReleaseHold("MANUAL"), f"r-{number}-hold", None, begins + random.randrange(4_000_000))
 
     def _placed(self, order: str, number: int, lines: tuple[PlacedLine, ...], random: Random, reply: Any) -> None:
-        """The order is confirmed: the warehouse works on it, in whatever order its posts arrive."""
+        """The order is confirmed: the warehouse works on it, in whatever order its posts arrive. Or its payment was declined."""
+        if reply.reason == Reason.PAYMENT_DECLINED:
+            self._paid_again(order, number, lines, random)
         if reply.outcome != "applied" or not reply.body or random.random() < 0.08:
             return
         snapshot = self.edge.records.unpack(reply.body).value
@@ -255,6 +262,12 @@ class Shop:
                 quantities = (LineQuantity(lines[0].line_id, 1),) if short and step == "picked" else ()
                 command = PostFulfillmentStatus(each.fulfillment_id, step, lines=quantities)
                 self.edge.post("orders", order, command, f"f-{each.fulfillment_id}-{step}", None, at)
+
+    def _paid_again(self, order: str, number: int, lines: tuple[PlacedLine, ...], random: Random) -> None:
+        tries = self._tries[order] = self._tries[order] + 1
+        if self.edge.load.attempts > 1 and Random(f"retry {self.edge.seed} {number} {tries}").random() < 0.7:
+            then = lambda reply: self._placed(order, number, lines, random, reply)  # noqa: E731
+            self.edge.post("orders", order, RetryPayment(), f"t-{number}-{tries}", then, 200_000)
 
     # -- the end ------------------------------------------------------------------------------------------------------------------
     def operator(self) -> int | None:

@@ -73,7 +73,7 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
     began = time.perf_counter()
     scheduler = Scheduler(plan.seed)
     scheduler.interleave = plan.interleave
-    system = System(scheduler, plan.partitions, parts or Parts(), _rules(plan.locations))
+    system = System(scheduler, plan.partitions, parts or Parts(), _rules(plan.locations), plan.load.attempts)
     with quiet_logs(scheduler.say), system.installed():
         for _ in range(plan.workers):
             system.add_worker(static=plan.static)
@@ -178,6 +178,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         fewer=Random(f"fewer {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
         holds=Random(f"holds {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
         partial=Random(f"partial {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
+        attempts=Random(f"attempts {profile} {seed}").choice((1, 3)),
     )
     return Plan(
         seed,

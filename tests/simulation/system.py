@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from confluent_kafka import KafkaException
+from msgspec.structs import replace
 
 import orderflow.streams.engine as engine_module
 import orderflow.streams.membership as membership_module
@@ -66,7 +67,7 @@ class Parts:
 class System:
     """One simulated installation."""
 
-    def __init__(self, scheduler: Scheduler, partitions: int, parts: Parts, rules: Settings) -> None:
+    def __init__(self, scheduler: Scheduler, partitions: int, parts: Parts, rules: Settings, attempts: int = 1) -> None:
         self.scheduler, self.parts, self.rules = scheduler, parts, rules
         self.records = records_of(partitions)
         self.partitions = partitions
@@ -74,7 +75,7 @@ class System:
         self.broker = Broker(topics, self.clock_us, scheduler.later)
         self.group = Group(GROUP, topics, lambda: scheduler.now_us, scheduler.later)
         self.groups = {GROUP: self.group}
-        self.lookups = {"channel": {"channel:box": ChannelRow(1, BOX)}}
+        self.lookups = {"channel": {"channel:box": ChannelRow(1, replace(BOX, payment_attempts=attempts))}}
         self.logs: list[Log] = [command_log(space, self.records) for space in parts.spaces]
         self.workers: list[Worker] = []
         self.running: list[Worker] = []

@@ -31,7 +31,14 @@ from orderflow.streams.domain.order_rows import OrderRow
 from orderflow.streams.domain.parts import Holder, Qty
 from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.stock_records import CommitReservation, ReceiveStock, ReleaseReservation, ReserveStock, StockRefused, StockReserved
+from orderflow.streams.domain.stock_records import (
+    CommitReservation,
+    ReceiveStock,
+    ReleaseReservation,
+    ReserveStock,
+    StockRefused,
+    StockReserved,
+)
 
 S = OrderStatus
 LESS, ASK = "ship_available", "ask"
@@ -100,7 +107,11 @@ def test_a_line_of_which_nothing_is_there_is_canceled_whole_and_the_last_lines_o
     log = placed(item("1", "A", 2), item("2", "B", 2), item("3", "A", 2), item("4", "A", 1), partial_policy=LESS)
     log.when(refused("B", 2))
     outcome = log.when(part("A", 5, 3))
-    assert [(each.line_id, each.quantity) for each in outcome.events if isinstance(each, OrderLineCanceled)] == [("2", 2), ("3", 1), ("4", 1)]
+    assert [(each.line_id, each.quantity) for each in outcome.events if isinstance(each, OrderLineCanceled)] == [
+        ("2", 2),
+        ("3", 1),
+        ("4", 1),
+    ]
     assert units(log) == [(2, 2, 0, 0), (2, 0, 0, 2), (2, 1, 0, 1), (1, 0, 0, 1)]
 
 
