@@ -66,6 +66,7 @@ def j1(
             records=records,
             data="scarce" if scarce else "plenty",
             say=say,
+            keep=lambda found: kept(found, save),
         )
     )
     finish(document, save, as_json, contest)
@@ -167,9 +168,14 @@ def say(text: str) -> None:
 
 def finish(document: dict[str, Any], save: Path | None, as_json: bool, job: Any) -> None:
     """Keep the raw results where asked for, and show them: as JSON, or as the job's own table."""
+    kept(document, save)
+    show(document, as_json, lambda found: _lines(found, job))
+
+
+def kept(document: dict[str, Any], save: Path | None) -> None:
+    """Keep the raw results where asked for."""
     if save is not None:
         checkout.measurement("contest").save(document, save)
-    show(document, as_json, lambda found: _lines(found, job))
 
 
 def _lines(document: dict[str, Any], job: Any) -> Iterator[str]:

@@ -74,8 +74,10 @@ def take_turns(
     say: Callable[[str], None] = lambda text: None,
     check: Callable[[int, str], Figures] = lambda number, name: {},
     before: Callable[[int, str], None] = lambda number, name: None,
+    keep: Callable[[list[Result]], None] = lambda results: None,
 ) -> list[Result]:
-    """A B C A B C: every contestant once a round. `measure` is watched; `before` prepares it and `check` judges it, unwatched.
+    """A B C A B C: every contestant once a round. `measure` is watched; `before` prepares it and `check` judges it, unwatched. `keep` gets
+    all results after each round, so that a contest that is broken off is not lost.
 
     `measure` and `check` return figures, with a `fault` when something is wrong; what failed is not checked. Who met a machine of another
     speed than the others of its round is void too. A round with something void in it is made again, at most as often as there are rounds.
@@ -95,6 +97,7 @@ def take_turns(
         compare(here)
         sound += not any(each["void"] for each in here)
         results += here
+        keep(results)
     return results
 
 

@@ -20,9 +20,18 @@ AGAINST = ("kafka-streams", "orderflow", "orderflow-python")
 
 
 def run(
-    box: Box, directory: Path, *, codec: str, peers: Sequence[str], rounds: int, records: int, data: str, say: Callable[[str], None]
+    box: Box,
+    directory: Path,
+    *,
+    codec: str,
+    peers: Sequence[str],
+    rounds: int,
+    records: int,
+    data: str,
+    say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda document: None,
 ) -> dict[str, Any]:
-    """Build who can be built, write the input, take turns; the document that is saved and shown."""
+    """Build who can be built, write the input, take turns; the document that is kept after each round and shown."""
     commands, not_run = {}, {}
     for name in (*OURS[codec], *peers):
         say(f"{name}: getting ready")
@@ -59,20 +68,23 @@ def run(
         finally:
             shutil.rmtree(here.state, ignore_errors=True)
 
-    results = contest.take_turns(rounds, list(commands), measure, say, check, before)
     against = next((name for name in AGAINST if name in commands), "")
-    return {
-        "job": "j1",
-        "data": data,
-        "records": records,
-        "facts": contest.facts(),
-        "contestants": {name: {"what": ALL[name].what, "records": shares[name]} for name in commands},
-        "not_run": not_run,
-        "against": against,
-        "median": contest.medians(results, METRICS),
-        "ratio": {metric: contest.ratios(results, metric, against) for metric in METRICS[:2]},
-        "rounds": results,
-    }
+
+    def document(results: list[contest.Result]) -> dict[str, Any]:
+        return {
+            "job": "j1",
+            "data": data,
+            "records": records,
+            "facts": contest.facts(),
+            "contestants": {name: {"what": ALL[name].what, "records": shares[name]} for name in commands},
+            "not_run": not_run,
+            "against": against,
+            "median": contest.medians(results, METRICS),
+            "ratio": {metric: contest.ratios(results, metric, against) for metric in METRICS[:2]},
+            "rounds": results,
+        }
+
+    return document(contest.take_turns(rounds, list(commands), measure, say, check, before, lambda results: keep(document(results))))
 
 
 def drained(contestant: Contestant, command: Sequence[str], here: Lane, broker: int, log: Path) -> contest.Figures:
