@@ -102,7 +102,21 @@ def test_a_ratio_needs_both_in_its_round() -> None:
     assert contest.ratios(RESULTS, "events_per_s", "orderflow")["quix"] == {"median": 0.333, "from": 0.333, "to": 0.333, "rounds": 1}
 
 
-def test_contestants_take_turns_and_a_fault_is_not_checked() -> None:
+def speeds_met(monkeypatch: pytest.MonkeyPatch, *speeds: float) -> None:
+    met = iter(speeds)
+
+    @contextlib.contextmanager
+    def watched() -> Iterator[contest.Result]:
+        conditions: contest.Result = {}
+        yield conditions
+        speed = next(met)
+        conditions.update(calibration_s=[speed, speed], drift=0.0, foreign_cores=0.0, void=False)
+
+    monkeypatch.setattr(contest, "watched", watched)
+
+
+def test_contestants_take_turns_and_a_fault_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds_met(monkeypatch, *[1.0] * 4)
     checked: list[tuple[int, str]] = []
 
     def measure(number: int, name: str) -> contest.Figures:
@@ -120,20 +134,12 @@ def test_contestants_take_turns_and_a_fault_is_not_checked() -> None:
         (2, "b", "stood still"),
     ]
     assert checked == [(1, "a"), (2, "a")]
-    assert all({"calibration_s", "drift", "foreign_cores", "void"} <= each.keys() for each in results)
 
 
-def speeds_met(monkeypatch: pytest.MonkeyPatch, *speeds: float) -> None:
-    met = iter(speeds)
-
-    @contextlib.contextmanager
-    def watched() -> Iterator[contest.Result]:
-        conditions: contest.Result = {}
-        yield conditions
-        speed = next(met)
-        conditions.update(calibration_s=[speed, speed], drift=0.0, foreign_cores=0.0, void=False)
-
-    monkeypatch.setattr(contest, "watched", watched)
+def test_after_a_measurement_it_is_known_how_the_machine_behaved() -> None:
+    with contest.watched() as conditions:
+        time.sleep(0.3)
+    assert conditions.keys() == {"calibration_s", "drift", "foreign_cores", "void"} and all(conditions["calibration_s"])
 
 
 def test_who_met_another_speed_than_its_round_is_void_and_the_round_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
