@@ -3,8 +3,10 @@
 from typing import Any
 
 from domain_harness import NOW, Log, seconds
+from msgspec.structs import replace
 
 from orderflow.streams.domain import orders
+from orderflow.streams.domain.channel import BOX
 from orderflow.streams.domain.order_records import (
     CancelOrder,
     PlacedLine,
@@ -14,7 +16,8 @@ from orderflow.streams.domain.order_records import (
     RecordDelivery,
     RecordStockAnswer,
 )
-from orderflow.streams.domain.parts import Qty
+from orderflow.streams.domain.parts import Money, Qty
+from orderflow.streams.domain.payment_records import RecordProviderResult
 from orderflow.streams.domain.reasons import Reason
 
 GIVE_UP = NOW + seconds(120)
@@ -68,6 +71,11 @@ def in_status(status: str) -> Log:
         case "REJECTED":
             log = placed()
             log.when(refused())
+        case "FAILED":
+            log = Log("orders", "o1", channel=replace(BOX, payment_attempts=2))
+            log.when(place(item(unit_price=Money(500, "EUR")), payment_terms="prepaid"), command_id="place")
+            log.when(answer("reserved"))
+            log.when(RecordProviderResult("o1~A1", "authorize", 1, "declined"))
         case "EXPIRED":
             log = placed(item(), item("2", "B"))
             for each in (answer("reserved"), answer("expired"), answer("reserved", "B")):
@@ -98,5 +106,8 @@ def in_status(status: str) -> Log:
     return log
 
 
-REACHED = ("PENDING", "REJECTED", "EXPIRED", "CONFIRMED", "PROCESSING", "CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED", "COMPLETED")
+REACHED = (
+    *("PENDING", "FAILED", "REJECTED", "EXPIRED", "CONFIRMED", "PROCESSING"),
+    *("CANCEL_PENDING", "CANCELED", "SHIPPED", "DELIVERED", "COMPLETED"),
+)
 """Statuses an order rests in; in CONFIRMED it does while it is held."""

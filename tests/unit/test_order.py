@@ -11,6 +11,7 @@ from orderflow.streams.domain import money, orders
 from orderflow.streams.domain.channel import BOX, ChannelPolicy
 from orderflow.streams.domain.contract import Send, Settle, Shortage
 from orderflow.streams.domain.order_records import (
+    AnswerShortage,
     CancelOrder,
     FulfillmentStatus,
     OrderCreated,
@@ -27,6 +28,7 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_status import TRANSITIONS, label, status_changed
 from orderflow.streams.domain.parts import Holder, Money
+from orderflow.streams.domain.payment_records import RetryPayment
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
 from orderflow.streams.domain.transitions import mermaid
@@ -226,10 +228,12 @@ STEPS: dict[str, tuple[Any, dict[str, str]]] = {
     "place": (place(), {}),
     "reserved": (answer("reserved"), {"PENDING": "PROCESSING"}),
     "refused": (refused(), {"PENDING": "REJECTED"}),
-    "committed": (answer("committed"), {}),
-    "released": (answer("released"), {"PENDING": "REJECTED", **dict.fromkeys(COMMITTED, "CANCELED")}),
-    "expired": (answer("expired"), {"PENDING": "EXPIRED", **dict.fromkeys(COMMITTED, "CANCELED")}),
-    "cancel": (CancelOrder(), dict.fromkeys(("PENDING", "CONFIRMED", "PROCESSING"), "CANCEL_PENDING")),
+    "committed": (answer("committed"), {"FAILED": "REJECTED"}),  # nobody asked for it: not what was promised
+    "released": (answer("released"), {"PENDING": "REJECTED", "FAILED": "REJECTED", **dict.fromkeys(COMMITTED, "CANCELED")}),
+    "expired": (answer("expired"), {"PENDING": "EXPIRED", "FAILED": "EXPIRED", **dict.fromkeys(COMMITTED, "CANCELED")}),
+    "cancel": (CancelOrder(), dict.fromkeys(("PENDING", "FAILED", "CONFIRMED", "PROCESSING"), "CANCEL_PENDING")),
+    "retry": (RetryPayment(), {"FAILED": "PENDING"}),
+    "shortage": (AnswerShortage("ship_available"), {}),
     "hold": (PlaceHold("CAPACITY"), {}),
     "release": (ReleaseHold("MANUAL"), {"CONFIRMED": "PROCESSING"}),
     "deliver": (RecordDelivery("", "", NOW), {"SHIPPED": "DELIVERED"}),
