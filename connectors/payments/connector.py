@@ -163,7 +163,7 @@ class Connector:
     async def _read(self, consumer: Consumer, stop: asyncio.Event) -> None:
         committed_at = time.monotonic()
         while not stop.is_set():
-            for message in await asyncio.to_thread(consumer.consume, POLL_RECORDS, POLL_S):
+            for message in await asyncio.to_thread(_fetch, consumer):
                 error = message.error()
                 if error is None or error.code() == KafkaError._PARTITION_EOF:
                     self._hear(message)
@@ -329,6 +329,12 @@ class Connector:
     def _poll(self, ended: threading.Event) -> None:
         while not ended.is_set():
             self._producer.poll(POLL_S)
+
+
+def _fetch(consumer: Consumer) -> list[Any]:
+    """What is there; only the first of it is waited for: consume(n, t) would wait the whole t for n messages."""
+    first = consumer.poll(POLL_S)
+    return [] if first is None else [first, *consumer.consume(POLL_RECORDS, 0)]
 
 
 def _passes(error: Exception) -> bool:

@@ -364,6 +364,14 @@ def authorization_expiring(world: World) -> None:
     world.tick()
 
 
+def shortage_window(world: World) -> None:
+    """Less than was wanted, and a customer who says nothing."""
+    line = PlacedLine("1", "A", 3)
+    world.send("orders", "o1", PlaceOrder("box", partial_policy="ask", lines=(line,)), "place-o1")
+    world.drain()
+    world.tick()
+
+
 SCENES = {
     "authorization_expiring": authorization_expiring,
     "auto_complete": auto_complete,
@@ -372,6 +380,7 @@ SCENES = {
     "contended_retry": contended_retry,
     "buffered_post": buffered_post,
     "payment_window": payment_window,
+    "shortage_window": shortage_window,
 }
 
 
