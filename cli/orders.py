@@ -1,4 +1,4 @@
-"""`orderflow orders`: place one or many, read, list, edit, answer a shortage, hold, cancel and look back, through the HTTP edge."""
+"""`orderflow orders`: place one or many, read, list, edit, answer a shortage, pay again, hold, cancel and look back, through the HTTP edge."""
 
 import json
 import sys
@@ -80,7 +80,7 @@ def place(
     named = {"order_id": order_id, "channel": channel, "token_ref": token, "customer_ref": customer, "partial_policy": partial}
     body |= {name: value for name, value in named.items() if value}
     answer = ask(url, "POST", PATH, body=body, key=key)
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 
 
@@ -180,7 +180,7 @@ def get(order_id: OrderId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> N
       75  its partition is moving: repeat
     """
     answer = ask(url, "GET", f"{PATH}/{order_id}")
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
 
 
 @app.command("list")
@@ -252,7 +252,33 @@ def edit(
     """
     body: dict[str, Any] = {"lines": [parse_line(text) for text in lines]}
     answer = ask(url, "PUT", f"{PATH}/{order_id}", body={**body, "reason": reason} if reason else body, key=key)
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
+    raise typer.Exit(outcome_code(answer))
+
+
+@app.command()
+def pay(
+    order_id: OrderId,
+    token: Annotated[str, typer.Option("--token", help="The buyer's other payment method as the channel's provider names it.")] = "",
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Try once more to pay for an order whose payment was declined, where its channel allows another attempt.
+
+    \b
+    Example:
+      orderflow orders pay order-17 --token pm_card_visa --key retry-1
+    \b
+    Exit codes:
+      0   the order is paid for and goes on
+      1   refused: declined again, nothing to retry, or too late
+      2   wrong usage
+      69  the edge does not answer
+      75  accepted: the provider has not answered yet
+    """
+    answer = ask(url, "POST", f"{PATH}/{order_id}/payments", body={"token_ref": token} if token else {}, key=key)
+    show(answer.body, as_json, lambda _: order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 
 
@@ -277,7 +303,7 @@ def shortage(
       75  accepted, compensations are still running
     """
     answer = ask(url, "POST", f"{PATH}/{order_id}/shortage", body={"choice": choice}, key=key)
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 
 
@@ -310,7 +336,7 @@ def cancel(
     if line:
         body["lines"] = [parse_line(text) for text in line]
     answer = ask(url, "POST", f"{PATH}/{order_id}/cancel", body=body, key=key)
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 
 
@@ -364,11 +390,11 @@ def release(
 
 def _held(method: str, order_id: str, name: str, reason: str, key: str, url: str, as_json: bool) -> None:
     answer = ask(url, method, f"{PATH}/{order_id}/holds/{name}", body={"reason": reason} if reason else {}, key=key)
-    show(answer.body, as_json, lambda _: _order_lines(answer))
+    show(answer.body, as_json, lambda _: order_lines(answer))
     raise typer.Exit(outcome_code(answer))
 
 
-def _order_lines(answer: Answer) -> Iterator[str]:
+def order_lines(answer: Answer) -> Iterator[str]:
     order = answer.body
     if answer.status == 202:
         yield f"accepted, not decided yet: {answer.location or order.get('location', '')}"

@@ -10,7 +10,7 @@ from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_cod
 from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, columns, fields, group, show
 from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
 
-PATH, ORDERS = "/api/v1/payments", "/api/v1/orders"
+PATH = "/api/v1/payments"
 WRONG_USAGE = 2
 
 app = group("Read and move the money of orders; run what talks to payment providers.")
@@ -106,32 +106,6 @@ def void(
       75  accepted: the provider has not answered yet
     """
     _moved(payment_id, "void", amount, reason, key, url, as_json)
-
-
-@app.command()
-def retry(
-    payment_id: PaymentId,
-    token: Annotated[str, typer.Option("--token", help="The buyer's other payment method as the channel's provider names it.")] = "",
-    key: Key = "",
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
-    """Try once more to pay for an order whose payment was declined, where its channel allows another attempt.
-
-    \b
-    Example:
-      orderflow payments retry order-17 --token pm_card_visa --key retry-1
-    \b
-    Exit codes:
-      0   the order is paid for and goes on
-      1   refused: declined again, nothing to retry, or too late
-      2   wrong usage
-      69  the edge does not answer
-      75  accepted: the provider has not answered yet
-    """
-    answer = ask(url, "POST", f"{ORDERS}/{payment_id}/payments", body={"token_ref": token} if token else {}, key=key)
-    show(answer.body, as_json, lambda _: fields(answer.body))
-    raise typer.Exit(outcome_code(answer))
 
 
 def _moved(payment_id: str, verb: str, amount: str, reason: str, key: str, url: str, as_json: bool) -> None:
