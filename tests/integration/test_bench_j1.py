@@ -1,5 +1,6 @@
 """The J1 contest on a real Kafka: ours is right, a contestant that lies is listed as failed, one that dies too, nobody's fault is another's."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_who_is_wrong_is_listed_as_failed(tmp_path: Path, monkeypatch: pytest.Mo
     shown = {row[0]: row[-1] for row in j1_contest.rows(document)}
     assert shown["orderflow-python"] == "right"
     assert "which is not what was left" in shown["liar"] or "the sums" in shown["liar"]
-    assert shown["liar"].startswith("FAILED 1 of 1: ")
-    assert shown["pretender"].startswith("FAILED 1 of 1: exactly once in name only")
-    assert shown["dead"].startswith("FAILED 1 of 1: ended with 1 after 0 of 3000 records")
+    failed = {name: re.match(r"FAILED ([12]) of \1: ", shown[name]) for name in ("liar", "pretender", "dead")}  # a void round is made again
+    assert all(failed.values()), shown
+    assert "exactly once in name only" in shown["pretender"] and "ended with 1 after 0 of 3000 records" in shown["dead"]
     assert all(document["median"][name] == {"rounds": 0} for name in ("liar", "pretender", "dead"))
