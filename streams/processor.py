@@ -16,7 +16,6 @@ from orderflow.streams.records import Records, SpaceRecords
 from orderflow.streams.topology import KeySpace
 from orderflow.streams.turn import ANSWER_KEPT_US, RECORD_BYTES_MAX, CommandTurn, size_of
 from orderflow.streams.wire import Reply
-from orderflow.tables.rows import Rows
 
 CAUSE_BYTES_MAX = 4096
 CRASHES = (OSError, MemoryError, RegistryUnavailable)
@@ -37,6 +36,8 @@ class Processor:
         initial = self.rules.INITIAL
         self.tables = {spec.name: spec.field for spec in space.tables if spec.name not in ("head", "answer")}
         self.fields = self.tables | {name: name for name in space.lookups}
+        self._oldest_answer: dict[int, int] = {}
+        """Partition -> turn time of the oldest answer that was kept when it was last looked for."""
         self.single = {name for name, field in self.fields.items() if getattr(initial, field) is None}
 
     def run(self, batch: Batch) -> Result:
@@ -61,7 +62,7 @@ class Processor:
         parked: list[Hashable] = []
         ended: list[End] = []
         turn_time = batch.turn_time
-        prunes = self._has_old_answers(rows, batch)
+        prunes = self._has_old_answers(batch)
         for record, command in zip(batch.records, decoded, strict=True):
             turn_time = max(turn_time, record.timestamp()[1] * 1000)
             try:
@@ -81,18 +82,23 @@ class Processor:
             rows.accept()
             outputs.extend(work.outputs)
             snapshots.update(work.snapshots)
-            counts.update(work.counts)
+            for what, count in work.counts.items():
+                counts[what] += count
             ended.extend(work.ended)
             turn_time = max(turn_time, work.at)
         outputs.extend(snapshots.values())
         return Result(outputs, turn_time, counts, parked, ended)
 
-    @staticmethod
-    def _has_old_answers(rows: Rows, batch: Batch) -> bool:
-        """Is there an answer older than seven days? Asked once a batch; then each insert removes the two oldest."""
-        oldest = rows.range("answer", "", 1, "age")
+    def _has_old_answers(self, batch: Batch) -> bool:
+        """Is there an answer older than seven days? Then each insert removes the two oldest. The oldest only ever gets younger, so it is
+        looked for again when the one that was found is old enough.
+        """
         latest = max(batch.turn_time, *(record.timestamp()[1] * 1000 for record in batch.records))
-        return bool(oldest) and oldest[0][1].at < latest - ANSWER_KEPT_US
+        if self._oldest_answer.get(batch.partition, 0) >= latest - ANSWER_KEPT_US:
+            return False
+        oldest = batch.rows.range("answer", "", 1, "age")
+        self._oldest_answer[batch.partition] = at = oldest[0][1].at if oldest else batch.turn_time
+        return bool(oldest) and at < latest - ANSWER_KEPT_US
 
     def _decode(self, record: Record) -> tuple[CommandMeta, str, Any]:
         value, key = record.value(), record.key()

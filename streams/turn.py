@@ -1,6 +1,6 @@
 """One root command and what it asks of its own key: read, decide, evolve, react, answer. One sequence of events, one write set."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class CommandTurn:
         self.shown: bytes | None = None
         self.outputs: list[Output] = []
         self.snapshots: dict[tuple[str, bytes], Output] = {}
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.ended: list[End] = []
         self.settled: list[tuple[Settle, EventMeta]] = []
         self.changed: set[str] = set()
@@ -347,8 +347,8 @@ class CommandTurn:
     def check_sizes(self) -> None:
         """Refuse the whole command when one of its outputs could not be written: key, value and headers count."""
         outputs = (*self.outputs, *self.snapshots.values())
-        bodies = (*[len(output.key) + len(output.value or b"") for output in outputs], *self.rows.staged_bytes())
-        if not self.trace and max(bodies, default=0) < RECORD_BYTES_MAX // SURELY_SMALL:
+        together = sum([len(output.key) + len(output.value or b"") for output in outputs]) + sum(self.rows.staged_bytes())
+        if not self.trace and together < RECORD_BYTES_MAX // SURELY_SMALL:
             return
         largest = max((*map(size_of, outputs), *self.rows.staged_bytes()), default=0)
         if largest > RECORD_BYTES_MAX:

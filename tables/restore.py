@@ -95,12 +95,12 @@ class Restorer:
 
     def serve(self, *, block: bool) -> bool:
         """Restore what is asked for next. False when told to stop, or when nothing waits and `block` is false."""
+        if not block and self._queue.empty():
+            return False
         try:
-            partitions = self._queue.get(block)
+            partitions = self._queue.get()
             if partitions is not None:
                 self._restore(partitions)
-        except queue.Empty:
-            return False
         except Exception as error:
             self._failed(error)
             return False

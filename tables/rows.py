@@ -7,6 +7,7 @@ whole dictionaries, so that a row costs Python nothing on its way.
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -139,7 +140,9 @@ class Rows:
 
     def get(self, name: str, key: str) -> Any:
         """The row as the present command sees it, or None."""
-        raw = self._prefixes[name] + key.encode()
+        return self._row(self._prefixes[name] + key.encode())
+
+    def _row(self, raw: bytes) -> Any:
         if raw in self._staged:
             return self._staged[raw]
         row = self._rows.get(raw, UNREAD)
@@ -164,7 +167,10 @@ class Rows:
             changes, staged = self._open, self._staged_values
             order = self._open_order = self._open_order or KeyOrder(changes)
         mine = {raw: changes[raw] for raw in order.starting(start)}
-        mine.update((raw, value) for raw, value in staged.items() if raw.startswith(start))
+        if staged:
+            mine.update([(raw, value) for raw, value in staged.items() if raw.startswith(start)])
+        if not mine and not index:
+            return [(raw[1:].decode(), self._row(raw)) for raw, _ in islice(self.family.scan(start), limit)]
         found: dict[bytes, bytes] = {}
         for raw, value in self.family.scan(start):
             if len(found) >= limit + len(mine):
@@ -176,8 +182,9 @@ class Rows:
             else:
                 found[raw] = changed_value
         raws = sorted(found)[:limit]
-        keys = [found[raw].decode() for raw in raws] if index else [raw[1:].decode() for raw in raws]
-        return [(key, self.get(name, key)) for key in keys]
+        if index:
+            return [(key, self.get(name, key)) for key in (found[raw].decode() for raw in raws)]
+        return [(raw[1:].decode(), self._row(raw)) for raw in raws]
 
     # -- changing -----------------------------------------------------------------------------------------------------------------
     def put(self, name: str, key: str, row: Any) -> None:
@@ -186,7 +193,7 @@ class Rows:
         raw = self._prefixes[name] + key.encode()
         value = None if row is None else table.encode(row)
         if table.due is not None or table.indexes:
-            before, after = table.index_entries(key, self.get(name, key)), table.index_entries(key, row)
+            before, after = table.index_entries(key, self._row(raw)), table.index_entries(key, row)
             self._staged_index.update({entry: None for entry in before if entry not in after})
             self._staged_index.update(after)
         self._staged[raw] = row

@@ -4,11 +4,14 @@ Ids are case-sensitive, `[A-Za-z0-9._-]{1,64}`; `~` joins an owner to its childr
 """
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 
 from orderflow.streams.domain.zones import local_date
 
 ID_LENGTH_MAX = 64
+PARSED_MAX = 10_000
+"""Reservation ids that are kept as they were parsed: an order meets each of its own many times in a few seconds."""
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(rf"[A-Za-z0-9._-]{{1,{ID_LENGTH_MAX}}}")
 
@@ -23,6 +26,7 @@ def reservation_id(sku: str, order_id: str, attempt: int) -> str:
     return f"{sku}~{order_id}~{attempt}"
 
 
+@lru_cache(PARSED_MAX)
 def parse_reservation(value: str) -> tuple[str, str, int] | None:
     """(sku, order_id, attempt) of a reservation id; None when it is none."""
     parts = value.split("~")

@@ -14,6 +14,7 @@ from simulation.edges import Edge
 from simulation.scheduler import Actor
 
 AGAIN_US = 3_000_000
+NO_HEADERS = (("", b""),)
 FORGETS = 0.01
 VALID_US = 120_000_000
 """A simulated week, after which an authorization is worth nothing."""
@@ -44,7 +45,8 @@ class Bank:
         for number, log in enumerate(self._logs):
             found, self._position[number] = log.read(self._position[number], 100_000, True)
             for record in found:
-                if not next(value for name, value in record.headers() or () if name == "ce_type").lower().startswith(b"payment"):
+                name, value = (record.headers() or NO_HEADERS)[0]
+                if name != "ce_type" or not value.lower().startswith(b"payment"):
                     continue
                 _, order_id, event = self.records.decode_event(record.value() or b"")
                 if isinstance(event, PaymentRequested):

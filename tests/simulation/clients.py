@@ -337,11 +337,12 @@ class Consumer:
                 break
             if process.chance(0.15):
                 room = min(room, 1 + process.part(15))
-            records, after = log.read(position, room, self._committed)
-            if after != position:
-                self._positions[key] = after
-            found += records
             end = log.stable if self._committed else log.end
+            after = position
+            if position < end:
+                records, after = log.read(position, room, self._committed)
+                self._positions[key] = after
+                found += records
             if after >= end and self._ends.get(key) != after and len(found) < most:
                 self._ends[key] = after
                 found.append(Message(*key, after, 0, None, None, error=_END))

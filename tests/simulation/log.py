@@ -114,14 +114,16 @@ class PartitionLog:
         end = self.stable if committed else self.end
         found: list[Message] = []
         entries, base = self.entries, self.base
-        while position < end and len(found) < limit:
-            entry = entries[position - base]
-            position += 1
+        for index in range(position - base, end - base) if limit > 0 else ():
+            entry = entries[index]
             if entry.__class__ is Message:
                 txn = entry.txn  # type: ignore[union-attr]
                 if txn is None or not committed or txn.state == "committed":
                     found.append(entry)  # type: ignore[arg-type]
-        return found, position
+                    limit -= 1
+                    if not limit:
+                        return found, base + index + 1
+        return found, max(position, end) if limit > 0 else position
 
     def committed(self) -> Iterator[Message]:
         """Everything a read_committed reader may see from the beginning."""
