@@ -242,8 +242,8 @@ class CommandTurn:
         """Give the commands that this turn ended, the root's or earlier ones, their answers."""
         for settle, cause in self.settled:
             self._settle(settle, cause)
-            if settle.command_id == self.meta.command_id:
-                return
+        if any(settle.command_id == self.meta.command_id for settle, _ in self.settled):
+            return
         meta, to = self.meta, self.meta.reply_to
         outcome, reason, body = "applied", "", b""
         if refusal is not None:
