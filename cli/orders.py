@@ -292,10 +292,10 @@ def shortage(
 ) -> None:
     """Answer for the customer of an order that was placed with `--partial ask` and found less than it wanted.
 
-    
+    \b
     Example:
       orderflow orders shortage test-order-123 ship_available
-    
+    \b
     Exit codes:
       0   the order goes on with what there is, or is canceled
       1   refused: nobody was asked, no such order, or no such choice
