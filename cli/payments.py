@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orderflow.cli import disputes
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
 from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, columns, fields, group, show
 from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
@@ -124,18 +125,26 @@ def payment_lines(answer: Answer) -> Iterator[str]:
         return
     counters = payment["ledger"]
     yield from fields({"payment_id": payment["payment_id"], "status": payment["status"], "currency": counters["currency"]})
+    named = ("authorized", "captured", "voided", "refunded", *(("disputed",) if payment["disputes"] else ()))
     yield from columns(
-        ("", "authorized", "captured", "voided", "refunded"),
-        [
-            ["done", *(counters[name] for name in ("authorized", "captured", "voided", "refunded"))],
-            ["asked", *(counters[f"{name}_pending"] for name in ("authorized", "captured", "voided", "refunded"))],
-        ],
+        ("", *named),
+        [["done", *(counters[name] for name in named)], ["asked", *(counters[f"{name}_pending"] for name in named)]],
     )
     rows = (
         [each["attempt_id"], each["operation"], each["operation_no"], each["outcome"], each["amount"]["amount_minor"], each["code"]]
         for each in payment["attempts"]
     )
     yield from columns(("attempt", "latest", "no", "outcome", "amount", "code"), rows)
+    if payment["disputes"]:
+        found = (
+            [each["dispute_ref"], each["outcome"], each["amount"]["amount_minor"], each["code"], each["opened_at"]]
+            for each in payment["disputes"]
+        )
+        yield from columns(("dispute", "outcome", "amount", "code", "opened_at"), found)
+
+
+app.command()(disputes.dispute)
+app.command()(disputes.decide)
 
 
 # -- processes ------------------------------------------------------------------------------------------------------------------------

@@ -3,18 +3,23 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from orderflow.streams.domain.claims import RecordEarlyFact
 from orderflow.streams.domain.payment_records import RecordWebhook
 
 
 class Fact(Protocol):
-    """A verified webhook as a command for the owner of `key`."""
+    """A verified webhook as a command for the owner of `key` in a key space; `event_id` is the provider's."""
 
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def space(self) -> str: ...
     @property
     def tenant(self) -> str: ...
     @property
     def key(self) -> str: ...
     @property
-    def command(self) -> RecordWebhook: ...
+    def command(self) -> RecordWebhook | RecordEarlyFact: ...
 
 
 class Sender(Protocol):

@@ -92,7 +92,9 @@ class MoneyView(View):
 
 
 class LedgerView(View):
-    """What the provider confirmed of each kind, and what it was asked for and has not answered, in minor units."""
+    """What the provider confirmed of each kind, and what it was asked for and has not answered, in minor units; `disputed` is what buyers'
+    banks took back, `disputed_pending` what they keep until a dispute is decided.
+    """
 
     currency: str
     authorized: int
@@ -103,6 +105,8 @@ class LedgerView(View):
     captured_pending: int
     refunded_pending: int
     voided_pending: int
+    disputed: int
+    disputed_pending: int
 
 
 class AttemptView(View):
@@ -119,6 +123,18 @@ class AttemptView(View):
     code: str
 
 
+class DisputeView(View):
+    """A buyer disputes the payment; `outcome` is opened, won or lost. While one is open nothing of the payment is refunded."""
+
+    dispute_ref: str
+    outcome: str
+    amount: MoneyView
+    provider: str
+    code: str
+    opened_at: str
+    closed_at: str | None
+
+
 class PaymentView(View):
     """`status` is derived from the counters of `ledger`."""
 
@@ -128,6 +144,7 @@ class PaymentView(View):
     method: str
     ledger: LedgerView
     attempts: list[AttemptView]
+    disputes: list[DisputeView]
     version: int
     sequence: int
     changed_at: str
@@ -359,6 +376,18 @@ def payment_view(payment: PaymentSnapshot) -> PaymentView:
                 code=each.code,
             )
             for each in payment.attempts
+        ],
+        disputes=[
+            DisputeView(
+                dispute_ref=each.dispute_ref,
+                outcome=each.outcome,
+                amount=MoneyView.model_validate(each.amount, from_attributes=True),
+                provider=each.provider,
+                code=each.code,
+                opened_at=rfc3339(each.opened_at),
+                closed_at=None if each.closed_at is None else rfc3339(each.closed_at),
+            )
+            for each in payment.disputes
         ],
         version=payment.version,
         sequence=payment.sequence,

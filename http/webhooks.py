@@ -50,10 +50,10 @@ async def receive_webhook(call: Call) -> web.StreamResponse:
 async def _record(call: Call, name: str, fact: Fact) -> Outcome | None:
     """The event's id is the command's: a repeat meets the first outcome."""
     principal = f"webhook:{name}"
-    command_id = f"{principal}:{fact.command.provider_event_id}"
+    command_id = f"{principal}:{fact.event_id}"
     at = time.time_ns() // 1000
     meta = CommandMeta(command_id, at, fact.tenant, name, principal, correlation_id=call.request[REQUEST_ID])
-    outcome = await call.parts.gateway.ask(Ask("orders", fact.key, fact.command, meta, trace_in(call.request.headers)))
+    outcome = await call.parts.gateway.ask(Ask(fact.space, fact.key, fact.command, meta, trace_in(call.request.headers)))
     call.parts.meters.command(type(fact.command).__name__, outcome)
     return outcome
 
@@ -63,7 +63,7 @@ def _answer(fact: Fact, outcome: Outcome | None) -> web.Response:
     reason = outcome.reason if isinstance(outcome, Denied) else ""
     if reason and reason != PARKED and catalog.http_code(reason) != FINE:
         raise Problem(reason)
-    view = WebhookView(event_id=fact.command.provider_event_id, outcome="pending" if outcome is None else "recorded", reason=reason)
+    view = WebhookView(event_id=fact.event_id, outcome="pending" if outcome is None else "recorded", reason=reason)
     return view_response(202 if outcome is None else FINE, view)
 
 

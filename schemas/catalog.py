@@ -70,7 +70,7 @@ SPACES = (
             " ShortageAsked OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
             " FulfillmentStatusBuffered DeliveryConfirmed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
-            " Refused",
+            " DisputeOpened DisputeClosed Refused",
         ),
         (
             Aggregate("order", "orderflow.orders.OrderSnapshot", "order_id"),
@@ -108,6 +108,14 @@ SPACES = (
         _in("catalog", "ChannelSet Refused"),
         (Aggregate("channel", "orderflow.catalog.ChannelSnapshot", "key"),),
         (*_head_and_answer("key"), Table("channel", "orderflow.catalog.rows.ChannelRow", "key")),
+    ),
+    Space(
+        "claims",
+        "key",
+        _in("claims", "ClaimValue RecordEarlyFact TimerDue"),
+        _in("claims", "ValueClaimed EarlyFactKept EarlyFactForwarded EarlyFactForgotten Refused"),
+        (Aggregate("claim", "orderflow.claims.ClaimSnapshot", "key"),),
+        (*_head_and_answer("key"), Table("claim", "orderflow.claims.rows.ClaimRow", "key")),
     ),
 )
 
@@ -284,6 +292,8 @@ ALIASES: Mapping[str, str] = {
     "PaymentVoided": "payment.payment.voided",
     "PaymentRefunded": "payment.payment.refunded",
     "PaymentFailed": "payment.payment.failed",
+    "DisputeOpened": "payment.dispute.opened",
+    "DisputeClosed": "payment.dispute.closed",
 }
 """Origin names of events (domain.md 6.2): header `ce_type`, webhook type, `--type` of the CLI. No alias: the record's own name."""
 
@@ -299,7 +309,8 @@ _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 _OPERATIONS = ("authorize", "capture", "void", "refund")
 _RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
-_WEBHOOKS = ("RecordWebhook", "WebhookRecorded")
+_WEBHOOKS = ("orders.RecordWebhook", "orders.WebhookRecorded", "claims.EarlyFact")
+_DISPUTES = ("opened", "won", "lost")
 _HOLDS = ("FRAUD_REVIEW", "ADDRESS_INVALID", "PAYMENT", "PAYMENT_EXPIRING", "CAPACITY", "SHORT", "MANUAL")
 _OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
 VALUES: Mapping[str, tuple[str, ...]] = {
@@ -308,8 +319,11 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.rows.StockAnswerRow.outcome": (*_STOCK_OUTCOMES, "asked", "committing", "releasing"),
     **{f"orderflow.orders.{name}.operation": _OPERATIONS for name in ("RecordProviderResult", "PaymentRequested", *_RESULTS)},
     "orderflow.orders.RecordProviderResult.outcome": _OPERATION_OUTCOMES[1:],
-    **{f"orderflow.orders.{name}.operation": ("", *_OPERATIONS) for name in _WEBHOOKS},
-    **{f"orderflow.orders.{name}.outcome": ("", "succeeded", "declined") for name in _WEBHOOKS},
+    **{f"orderflow.{name}.operation": ("", *_OPERATIONS, "dispute") for name in _WEBHOOKS},
+    **{f"orderflow.{name}.outcome": ("", "succeeded", "declined", *_DISPUTES) for name in _WEBHOOKS},
+    "orderflow.orders.DisputeClosed.outcome": _DISPUTES[1:],
+    "orderflow.orders.PaymentSnapshotDispute.outcome": _DISPUTES,
+    "orderflow.orders.rows.Dispute.outcome": _DISPUTES,
     "orderflow.orders.PaymentSnapshotAttempt.operation": _OPERATIONS,
     "orderflow.orders.PaymentSnapshotAttempt.outcome": _OPERATION_OUTCOMES,
     "orderflow.orders.rows.Attempt.operation": _OPERATIONS,
@@ -348,7 +362,7 @@ _CODES: Mapping[int, str] = {
     404: "NOT_FOUND UNKNOWN_TRACKING",
     409: """
         INSUFFICIENT_STOCK PRICE_CHANGED SHIPPING_RATE_CHANGED ILLEGAL_TRANSITION ALREADY_SHIPPED ALREADY_FINAL
-        ALREADY_PLACED CANCEL_WINDOW_CLOSED RETURN_WINDOW_CLOSED REFUND_WINDOW_CLOSED HOLD_ACTIVE RESERVATION_FINAL
+        ALREADY_PLACED REFERENCE_TAKEN CANCEL_WINDOW_CLOSED RETURN_WINDOW_CLOSED REFUND_WINDOW_CLOSED HOLD_ACTIVE RESERVATION_FINAL
         STEP_SKIPPED PREDECESSOR_MISSING AMBIGUOUS_FULFILLMENT CAPACITY_FULL STORAGE_FULL SKU_RETIRED CART_EMPTY
         CART_NOT_OPEN TRACKING_TAKEN EMAIL_TAKEN PHONE_TAKEN WOULD_GO_NEGATIVE BATCH_ALREADY_APPLIED FRAUD_BLOCKED
         REFUND_EXCEEDS_CAPTURED CAPTURE_EXCEEDS_AUTHORIZED DISPUTE_OPEN VERSION_CONFLICT EDIT_NOT_ALLOWED

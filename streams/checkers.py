@@ -264,7 +264,10 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             order.version += 1
             yield from _fulfillment_moved(seen, order, event, name)
             continue
-        elif hasattr(event, "attempt_id"):  # an event of the payment, which shows in the order
+        elif hasattr(event, "attempt_id") or name in (
+            "DisputeOpened",
+            "DisputeClosed",
+        ):  # an event of the payment, which shows in the order
             order.version, order.payment_version = order.version + 1, order.payment_version + 1
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
@@ -383,6 +386,10 @@ def together(events: Iterable[Seen], commands: Iterable[Asked], since: int = 0) 
             wanted = [(FOLLOW_UPS[event.ask], reservation) for reservation in event.reservation_ids]
         elif name in ANSWERED:
             wanted = [("RecordStockAnswer", event.reservation_id)]
+        elif name == "EarlyFactForwarded":
+            wanted = [("RecordWebhook", "")]
+        elif name == "PaymentAuthorized" and event.provider_ref:
+            wanted = [("ClaimValue", "")]
         for missing in [each for each in wanted if each not in sent]:
             yield Violation("I11", meta.event_id, f"{name} without its {' '.join(missing)}")
     for cause in by_cause:
@@ -402,7 +409,16 @@ def timers(events: Iterable[Seen], commands: Iterable[Asked]) -> Iterator[Violat
 
 
 SILENT = frozenset(
-    {"RecordStockAnswer", "RecordProviderResult", "TimerDue", "PostFulfillmentStatus", "CancelOrder", "RecordDelivery", "SetChannel"}
+    {
+        "RecordStockAnswer",
+        "RecordProviderResult",
+        "TimerDue",
+        "PostFulfillmentStatus",
+        "CancelOrder",
+        "RecordDelivery",
+        "SetChannel",
+        "ClaimValue",
+    }
 )
 """Commands that may find everything done already and say nothing."""
 

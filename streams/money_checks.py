@@ -18,6 +18,9 @@ class Payment:
 
     def __init__(self) -> None:
         self.moved = dict.fromkeys(COUNTERS, 0)
+        self.disputes: dict[str, int] = {}
+        """What buyers' banks keep until each is decided."""
+        self.lost = 0
         self.open: Any = None
         self.number = 0
         self.total = 0
@@ -62,6 +65,8 @@ class Payment:
             yield from self._asked(event)
         elif name in OUTCOMES or name in ("PaymentFailed", "PaymentUnknown"):
             yield from self._answered(name, event)
+        elif name in ("DisputeOpened", "DisputeClosed"):
+            yield from self._disputed(name, event)
         elif name == "FulfillmentStatusChanged" and event.new_status == "SHIPPED":
             for line in event.lines:
                 self.shipped[line.line_id] = self.shipped.get(line.line_id, 0) + line.shipped
@@ -80,7 +85,8 @@ class Payment:
         if event.operation_no != self.number or event.idempotency_key != f"{event.attempt_id}:{event.operation}:{event.operation_no}":
             yield f"the key {event.idempotency_key} is not that of operation {self.number}"
         goods = self._worth(self.wanted)
-        most = {"authorize": goods, "refund": self.moved["capture"] - self.moved["refund"]}.get(event.operation, self.left)
+        back = 0 if self.disputes else max(0, self.moved["capture"] - self.moved["refund"] - self.lost)
+        most = {"authorize": goods, "refund": back}.get(event.operation, self.left)
         if not 0 < amount <= most or (event.operation == "authorize" and amount != goods):
             yield f"{event.operation} of {amount} where {most} is possible"
         self.open = event
@@ -102,10 +108,23 @@ class Payment:
         if told != self.moved or pending != waits:
             yield f"{name} says {told} and {pending} pending, counted are {self.moved} and {waits}"
 
+    def _disputed(self, name: str, event: Any) -> Iterator[str]:
+        known, amount = event.dispute_ref in self.disputes, event.amount.amount_minor
+        if known is not (name == "DisputeClosed"):
+            yield f"{name} of {event.dispute_ref}, which is {'open' if known else 'not open'}"
+        elif known:
+            self.disputes.pop(event.dispute_ref)
+            self.lost += amount if event.outcome == "lost" else 0
+        else:
+            self.disputes[event.dispute_ref] = amount
+        told, counted = (event.totals.disputed, event.totals.disputed_pending), (self.lost, sum(self.disputes.values()))
+        if told != counted:
+            yield f"{name} says {told} disputed, counted are {counted}"
+
     def rest(self) -> Iterator[str]:
-        """Nothing is under way, and an order that ended keeps the money of what has left and no more."""
+        """Nothing is under way, and an order that ended keeps the money of what has left and no more; a dispute is decided first."""
         if self.open is not None:
             yield f"{self.open.operation} has no answer"
-        kept = self.moved["capture"] - self.moved["refund"]
+        kept = 0 if self.disputes else self.moved["capture"] - self.moved["refund"] - self.lost
         if self.status in ENDED and (self.left or kept > self.owed):
             yield f"{self.status} and {kept} kept, {self.left} still authorized, for goods worth {self.owed}"

@@ -23,6 +23,7 @@ from orderflow.schemas.resolution import compile_resolution
 from orderflow.streams import wire
 from orderflow.streams.domain import (
     channel,
+    claims,
     contract,
     order_records,
     order_rows,
@@ -45,6 +46,8 @@ MODULES: Mapping[str, tuple[ModuleType, ...]] = {
     "orderflow.stock.rows": (stock_rows,),
     "orderflow.catalog": (channel, contract),
     "orderflow.catalog.rows": (channel,),
+    "orderflow.claims": (claims, contract),
+    "orderflow.claims.rows": (claims,),
 }
 """Where the class of a record is looked for, by namespace."""
 

@@ -5,10 +5,12 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from orderflow.streams.domain import channel, orders, sagas, stock
+from orderflow.streams.domain import channel, claims, orders, sagas, stock
 from orderflow.streams.domain.channel import ChannelRow
+from orderflow.streams.domain.claims import ClaimRow
 from orderflow.streams.domain.contract import AnswerRow, CommandMeta, EventMeta, Get, HeadRow, Range, Send, Settle, Snapshot, Turn
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, StockAnswerRow
+from orderflow.streams.domain.payment_records import DisputeClosed, DisputeOpened
 from orderflow.streams.domain.payment_rows import PaymentRow
 from orderflow.streams.domain.stock_rows import ReservationRow, StockRow
 
@@ -88,7 +90,8 @@ def _open_reservations(key: str, row: ReservationRow) -> str | None:
 
 def _order_version(state: Any, event: Any) -> int:
     fulfillment = state.fulfillment.get(getattr(event, "fulfillment_id", ""))
-    entity = fulfillment or (state.payment if hasattr(event, "attempt_id") else state.order)
+    is_money = hasattr(event, "attempt_id") or isinstance(event, DisputeOpened | DisputeClosed)
+    entity = fulfillment or (state.payment if is_money else state.order)
     return entity.version if entity else 0
 
 
@@ -145,7 +148,15 @@ CATALOG = KeySpace(
     answered_by_rows=frozenset({"TimerDue"}),
     version=lambda state, event: state.channel.version if state.channel else 0,
 )
-SPACES = (ORDERS, STOCK, CATALOG)
+CLAIMS = KeySpace(
+    name="claims",
+    rules=claims,
+    tables=(HEAD, ANSWER, TableSpec("claim", 2, ClaimRow, due=claims.DUE["claim"])),
+    main="claim",
+    answered_by_rows=frozenset({"ClaimValue", "TimerDue"}),
+    version=lambda state, event: state.claim.version if state.claim else 0,
+)
+SPACES = (ORDERS, STOCK, CATALOG, CLAIMS)
 
 
 def space_named(name: str) -> KeySpace:
@@ -156,4 +167,17 @@ def space_named(name: str) -> KeySpace:
     raise KeyError(f"no key space {name!r}; there are {', '.join(space.name for space in SPACES)}")
 
 
-__all__ = ["ANSWER", "CATALOG", "HEAD", "ORDERS", "SPACES", "STOCK", "CommandMeta", "KeySpace", "Rules", "TableSpec", "space_named"]
+__all__ = [
+    "ANSWER",
+    "CATALOG",
+    "CLAIMS",
+    "HEAD",
+    "ORDERS",
+    "SPACES",
+    "STOCK",
+    "CommandMeta",
+    "KeySpace",
+    "Rules",
+    "TableSpec",
+    "space_named",
+]

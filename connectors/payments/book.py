@@ -77,6 +77,10 @@ CREATE TABLE IF NOT EXISTS operations (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_payment ON operations (payment_ref);
 CREATE INDEX IF NOT EXISTS by_provider_ref ON operations (provider_ref);
+CREATE TABLE IF NOT EXISTS disputes (
+    dispute_ref TEXT PRIMARY KEY, provider_ref TEXT NOT NULL, payment_ref TEXT NOT NULL, amount_minor INTEGER NOT NULL, currency TEXT NOT NULL,
+    reason TEXT NOT NULL, outcome TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS webhooks (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL, body BLOB NOT NULL, due_at INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -144,6 +148,44 @@ class Book:
             due_at = at + int(behaviour.webhooks_after_s * 1_000_000)
             for _ in range(behaviour.webhooks):
                 self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, due_at))
+
+    # -- disputes: what a buyer's bank does, here on request ------------------------------------------------------------------------
+    def dispute(self, payment_ref: str, amount_minor: int | None, reason: str) -> dict[str, Any]:
+        """A buyer disputes what was captured of a payment, all of it without an amount. Raises Refusal where nothing was."""
+        captured = (
+            "SELECT provider_ref, currency, SUM(amount_minor) AS sum FROM operations WHERE payment_ref = ? AND operation = 'capture'"
+            " AND outcome = 'succeeded' GROUP BY provider_ref, currency"
+        )
+        row = self._book.execute(captured, (payment_ref,)).fetchone()
+        amount = amount_minor if amount_minor is not None or row is None else row["sum"]
+        if row is None or amount is None or not 0 < amount <= row["sum"]:
+            raise Refusal(f"{row['sum'] if row else 0} of {payment_ref!r} was captured: no more can be disputed")
+        number = self._book.execute("SELECT COUNT(*) FROM disputes").fetchone()[0] + 1
+        name = "dp_" + hashlib.sha256(f"{payment_ref} {number}".encode()).hexdigest()[:20]
+        self._book.execute("BEGIN IMMEDIATE")
+        said = (name, row["provider_ref"], payment_ref, amount, row["currency"], reason, "opened", time.time_ns() // 1000)
+        self._book.execute("INSERT INTO disputes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", said)
+        return self._disputed(name)
+
+    def decide(self, dispute_ref: str, outcome: str) -> dict[str, Any]:
+        """The buyer's bank decides a dispute: won or lost for the shop. Raises Refusal where there is none that is open."""
+        self._book.execute("BEGIN IMMEDIATE")
+        opened = "UPDATE disputes SET outcome = ?, at = ? WHERE dispute_ref = ? AND outcome = 'opened'"
+        if self._book.execute(opened, (outcome, time.time_ns() // 1000, dispute_ref)).rowcount != 1:
+            self._book.execute("ROLLBACK")
+            raise Refusal(f"there is no open dispute {dispute_ref!r}")
+        return self._disputed(dispute_ref)
+
+    def _disputed(self, dispute_ref: str) -> dict[str, Any]:
+        """The dispute as it is now; who is told hears the provider's own name of the payment and no other."""
+        row = dict(self._book.execute("SELECT * FROM disputes WHERE dispute_ref = ?", (dispute_ref,)).fetchone())
+        if self.tells:
+            event_id = "evt_" + hashlib.sha256(f"{dispute_ref} {row['outcome']}".encode()).hexdigest()[:20]
+            said = {name: row[name] for name in ("dispute_ref", "provider_ref", "amount_minor", "currency", "at")} | {"code": row["reason"]}
+            body = json.dumps({"id": event_id, "type": f"dispute.{row['outcome']}", "data": said}).encode()
+            self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, row["at"]))
+        self._book.execute("COMMIT")
+        return row
 
     # -- webhooks: owed from the moment of the operation, until the receiver has them ----------------------------------------------
     def owed(self, now: int) -> list[sqlite3.Row]:

@@ -1,6 +1,7 @@
 """The local payment provider: a real HTTP server with a durable book, for the box, demos and tests. No money exists here.
 
-It authorizes, captures, voids and refunds, each key once, and tells of it by signed webhooks (courier.py). By their last two digits amounts
+It authorizes, captures, voids and refunds, each key once, and tells of it by signed webhooks (courier.py); whoever asks it to plays the
+buyer's bank in a dispute. By their last two digits amounts
 make it behave badly (book.py), so that everything a real provider does on a bad day can be seen on purpose.
 """
 
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from orderflow.connectors.payments.book import LIST_MAX, OPERATIONS, VALID_US, Book, Refusal, behaviour_of
 from orderflow.connectors.payments.courier import Courier, Receiver
+from orderflow.connectors.webhooks.reading import number, text
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +43,31 @@ def build_app(book: Book) -> web.Application:
         rows = book.of(request.query.get("payment_ref", ""), int(after))
         return web.json_response({"operations": [_shown(row) for row in rows], "more": len(rows) == LIST_MAX})
 
+    async def dispute(request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.json()
+            amount = None if body.get("amount_minor") is None else number(body["amount_minor"])
+            return web.json_response(book.dispute(text(body["payment_ref"]), amount, text(body.get("reason", "fraudulent"))))
+        except Refusal as error:
+            return web.json_response({"error": str(error)}, status=422)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return web.json_response({"error": "the fields are payment_ref, amount_minor and reason"}, status=422)
+
+    async def decide(request: web.Request) -> web.StreamResponse:
+        outcome = request.match_info["outcome"]
+        try:
+            return web.json_response(book.decide(request.match_info["dispute"], outcome))
+        except Refusal as error:
+            return web.json_response({"error": str(error)}, status=422)
+
     async def ready(request: web.Request) -> web.StreamResponse:
         return web.json_response({"ready": True})
 
     app = web.Application()
     app.router.add_post("/v1/operations", perform)
     app.router.add_get("/v1/operations", listed)
+    app.router.add_post("/v1/disputes", dispute)
+    app.router.add_post("/v1/disputes/{dispute}/{outcome:won|lost}", decide)
     app.router.add_get("/health/ready", ready)
     return app
 

@@ -5,7 +5,8 @@ import re
 
 from msgspec import Struct
 
-from orderflow.streams.domain.ids import is_id
+from orderflow.streams.domain.claims import EarlyFact, RecordEarlyFact
+from orderflow.streams.domain.ids import is_id, reference_key
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import RecordWebhook
 
@@ -14,7 +15,7 @@ _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
 class Notice(Struct, frozen=True):
     """One event of a provider. `kind` is its own type; `payment_ref` our name of the payment and `key` our key of the operation, empty
-    where it names none; `operation` and `outcome` stay empty for what is no operation of ours. Times are microseconds.
+    where it names none; `operation` and `outcome` stay empty for what is no operation of ours and no dispute. Times are microseconds.
     """
 
     event_id: str
@@ -29,23 +30,25 @@ class Notice(Struct, frozen=True):
     code: str = ""
     occurred_at: int = 0
     valid_until: int | None = None
+    dispute_ref: str = ""
 
 
 class Fact(Struct, frozen=True):
-    """A verified webhook as a command for the owner of `key`."""
+    """A verified webhook as a command for the owner of `key` in a key space."""
 
+    event_id: str
+    space: str
     tenant: str
     key: str
-    command: RecordWebhook
+    command: RecordWebhook | RecordEarlyFact
 
 
 def fact(provider: str, notice: Notice, raw: bytes) -> Fact:
-    """The command that records the notice. One that names no order of ours goes to a key made of the provider's own reference, where it
-    is refused as UNKNOWN_REFERENCE and so recorded.
+    """The command that records the notice: for the order that it names; for whoever claims the provider's reference, where that is all it
+    names; one that names neither goes to a key made of its id, where it is refused as UNKNOWN_REFERENCE and so recorded.
     """
     tenant, _, order_id = notice.payment_ref.rpartition("/")
-    key = order_id if is_id(order_id) else _unclaimed(provider, notice.provider_ref or notice.event_id)
-    command = RecordWebhook(
+    said = (
         provider,
         notice.event_id,
         notice.kind,
@@ -58,9 +61,10 @@ def fact(provider: str, notice: Notice, raw: bytes) -> Fact:
         notice.code,
         notice.occurred_at or None,
         hashlib.sha256(raw).hexdigest(),
+        notice.dispute_ref,
     )
-    return Fact(tenant or "main", key, command)
-
-
-def _unclaimed(provider: str, reference: str) -> str:
-    return _NOT_IN_AN_ID.sub("-", f"{provider}-{reference}")[:64]
+    if is_id(order_id):
+        return Fact(notice.event_id, "orders", tenant or "main", order_id, RecordWebhook(*said))
+    if notice.provider_ref:
+        return Fact(notice.event_id, "claims", "main", reference_key(provider, notice.provider_ref), RecordEarlyFact(EarlyFact(*said)))
+    return Fact(notice.event_id, "orders", "main", _NOT_IN_AN_ID.sub("-", f"{provider}-{notice.event_id}")[:64], RecordWebhook(*said))

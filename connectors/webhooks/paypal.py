@@ -42,6 +42,8 @@ ALGORITHM = "SHA256withRSA"
 CERTIFICATES_MAX = 16
 CERTIFICATE_BYTES_MAX = 64 << 10
 FETCH_TIMEOUT_S = 10.0
+LOST = frozenset({"RESOLVED_BUYER_FAVOUR", "ACCEPTED"})
+"""Outcomes of a dispute in which the buyer keeps the money; in any other it is ours again, or PayPal's own to lose."""
 OUR_KEY = re.compile(r"(?P<payment>[^~]+)~A\d+:(?P<operation>capture|refund):\d+")
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -162,6 +164,24 @@ def _voided(thing: Any) -> dict[str, Any]:
     return {**_nothing(thing), "operation": "void", "outcome": "succeeded", **_amount(thing), "provider_ref": text(thing["id"])}
 
 
+def _disputed(thing: Any) -> dict[str, Any]:
+    """Its transaction carries what we wrote on the capture. PayPal keeps the money from the first question on."""
+    sale, *_ = thing["disputed_transactions"]
+    decided = thing.get("dispute_outcome") or {}
+    closed = text(thing["status"]) == "RESOLVED"
+    outcome = ("lost" if text(decided["outcome_code"]) in LOST else "won") if closed else "opened"
+    given_back = decided.get("amount_refunded") if outcome == "lost" else None
+    ours = OUR_KEY.fullmatch(_given(sale, "invoice_number"))
+    return {
+        "payment_ref": ours["payment"] if ours else _given(sale, "custom"),
+        "operation": "dispute",
+        "outcome": outcome,
+        **_amount({"amount": given_back or thing["dispute_amount"]}),
+        "code": _given(thing, "reason").lower(),
+        "dispute_ref": text(thing["dispute_id"]),
+    }
+
+
 def _amount(thing: Any) -> dict[str, Any]:
     currency = text(thing["amount"]["currency_code"])
     try:
@@ -189,5 +209,8 @@ READERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "PAYMENT.REFUND.COMPLETED": _moved,
     "PAYMENT.REFUND.FAILED": _moved,
     "PAYMENT.AUTHORIZATION.VOIDED": _voided,
+    "CUSTOMER.DISPUTE.CREATED": _disputed,
+    "CUSTOMER.DISPUTE.UPDATED": _disputed,
+    "CUSTOMER.DISPUTE.RESOLVED": _disputed,
 }
 """By PayPal's type of the event."""

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
+from typing import Any
 
 from orderflow.connectors.webhooks.notice import Notice
 from orderflow.connectors.webhooks.port import SIGNATURE_INVALID, TIMESTAMP_OUT_OF_RANGE, is_timely
@@ -63,6 +64,8 @@ class StandardWebhooks:
     def read(self, raw: bytes) -> Notice:
         with event(raw) as body:
             kind, data = text(body["type"]), body["data"]
+            if kind in DISPUTES:
+                return _disputed(text(body["id"]), kind, data)
             if kind not in KINDS:
                 return Notice(text(body["id"]), kind)
             return Notice(
@@ -80,6 +83,23 @@ class StandardWebhooks:
             )
 
 
+def _disputed(event_id: str, kind: str, data: Any) -> Notice:
+    """It names the provider's payment alone, as those of real providers do."""
+    return Notice(
+        event_id,
+        kind,
+        operation="dispute",
+        outcome=DISPUTES[kind],
+        amount_minor=number(data["amount_minor"]),
+        currency=text(data["currency"]),
+        provider_ref=text(data["provider_ref"]),
+        code=text(data["code"]),
+        occurred_at=number(data["at"]),
+        dispute_ref=text(data["dispute_ref"]),
+    )
+
+
+DISPUTES: Mapping[str, str] = {f"dispute.{outcome}": outcome for outcome in ("opened", "won", "lost")}
 KINDS: Mapping[str, tuple[str, str]] = {
     f"payment.{operation}.{outcome}": (operation, outcome)
     for operation in ("authorize", "capture", "void", "refund")

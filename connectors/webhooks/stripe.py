@@ -1,7 +1,7 @@
 """Stripe's webhooks, as docs.stripe.com/webhooks describes them: `Stripe-Signature: t=...,v1=...`, HMAC-SHA256 in hex over `t.body`.
 
 What Stripe says of a capture is a running total and carries no key of ours, so a capture is only recorded: its own request, repeated under
-its key, tells its outcome.
+its key, tells its outcome. A dispute names the PaymentIntent alone.
 """
 
 import hmac
@@ -17,6 +17,10 @@ SCHEME = "v1"
 PARTS_MAX = 16
 REFUNDED = {"succeeded": "succeeded", "failed": "declined", "canceled": "declined"}
 """What the status of a refund means to us; any other is not final."""
+
+
+DISPUTED = {"needs_response": "opened", "under_review": "opened", "won": "won", "lost": "lost"}
+"""What the status of a dispute means to us; a warning is a bank's question, and no money is kept for it."""
 
 
 class StripeWebhooks:
@@ -78,6 +82,19 @@ def _refunded(thing: Any) -> dict[str, Any]:
     return _said(thing, "refund", outcome, thing["amount"], thing["payment_intent"], code=text(thing.get("failure_reason") or ""))
 
 
+def _disputed(thing: Any) -> dict[str, Any]:
+    currency = text(thing["currency"]).upper()
+    return {
+        "operation": "dispute",
+        "outcome": DISPUTED.get(text(thing["status"]), ""),
+        "amount_minor": amount_here(number(thing["amount"]), currency),
+        "currency": currency,
+        "provider_ref": text(thing.get("payment_intent") or ""),
+        "code": text(thing.get("reason") or ""),
+        "dispute_ref": text(thing["id"]),
+    }
+
+
 def _said(
     thing: Any, operation: str, outcome: str, amount: object, reference: object, *, code: str = "", valid_until: int | None = None
 ) -> dict[str, Any]:
@@ -108,5 +125,10 @@ READERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "refund.updated": _refunded,
     "refund.failed": _refunded,
     "charge.refund.updated": _refunded,
+    "charge.dispute.created": _disputed,
+    "charge.dispute.updated": _disputed,
+    "charge.dispute.funds_withdrawn": _disputed,
+    "charge.dispute.funds_reinstated": _disputed,
+    "charge.dispute.closed": _disputed,
 }
 """By Stripe's type of the event."""

@@ -81,6 +81,8 @@ class Settings(Struct, frozen=True, gc=False):
     """How long before its authorization ends an order that is not captured is held for people: a day (domain.md 2.3)."""
     shortage_window_s: int = 259_200
     """How long a customer may think about a shortage: 72 h (domain.md 2.2)."""
+    claim_wait_s: int = 600
+    """How long what a provider says of a payment that nobody knows waits for its order: ten minutes (domain.md 2.3)."""
     contended_wait_s: int = 1
     """How long an order of several skus waits before it asks again for units that others may be giving back."""
     contended_waits_max: int = 3

@@ -13,6 +13,8 @@ ID_LENGTH_MAX = 64
 PARSED_MAX = 10_000
 """Reservation ids that are kept as they were parsed: an order meets each of its own many times in a few seconds."""
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+VALUE_LENGTH_MAX = 128
+_NOT_IN_A_VALUE = re.compile(r"[^A-Za-z0-9._-]+")
 _ID = re.compile(rf"[A-Za-z0-9._-]{{1,{ID_LENGTH_MAX}}}")
 
 
@@ -67,6 +69,11 @@ def attempt_id(order_id: str, number: int) -> str:
 def operation_key(attempt: str, operation: str, number: int) -> str:
     """`{attempt_id}:{operation}:{n}`: what a provider knows an operation by, so that a repeat is the same one (domain.md 2.3)."""
     return f"{attempt}:{operation}:{number}"
+
+
+def reference_key(provider: str, reference: str) -> str:
+    """`provider_ref:{provider}:{reference}`: the claim to a provider's own name of a payment (contracts.md 2)."""
+    return f"provider_ref:{provider}:{_NOT_IN_A_VALUE.sub('-', reference)[:VALUE_LENGTH_MAX]}"
 
 
 def timer_id(entity_id: str, kind: str, due_at: int) -> str:

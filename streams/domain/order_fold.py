@@ -42,8 +42,10 @@ from orderflow.streams.domain.order_rows import (
     StockAnswerRow,
 )
 from orderflow.streams.domain.order_status import COMPLETE, SYSTEM
-from orderflow.streams.domain.payment_fold import PaymentEvent, requested, resulted
+from orderflow.streams.domain.payment_fold import PaymentEvent, disputed, requested, resulted
 from orderflow.streams.domain.payment_records import (
+    DisputeClosed,
+    DisputeOpened,
     PaymentAuthorized,
     PaymentCaptured,
     PaymentFailed,
@@ -78,6 +80,8 @@ Event = (
     | DeliveryConfirmed
     | PaymentEvent
     | WebhookRecorded
+    | DisputeOpened
+    | DisputeClosed
     | Refused
 )
 
@@ -127,6 +131,8 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return requested(state, replace(order, asked_at=meta.occurred_at), event)
         case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
             return resulted(state, order, event)
+        case DisputeOpened() | DisputeClosed():
+            return disputed(state, order, event, meta.occurred_at)
         case OrderRejected() | WebhookRecorded() | Refused():
             return state
 

@@ -10,7 +10,7 @@ from orderflow.streams.domain.order_records import (
 )
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
 from orderflow.streams.domain.order_status import label
-from orderflow.streams.domain.payment_records import PaymentSnapshot, PaymentSnapshotAttempt
+from orderflow.streams.domain.payment_records import PaymentSnapshot, PaymentSnapshotAttempt, PaymentSnapshotDispute
 from orderflow.streams.domain.payment_rows import PaymentRow
 
 
@@ -72,7 +72,7 @@ def fulfillment_snapshot(order_id: str, row: FulfillmentRow, sequence: int, at: 
 
 
 def payment_snapshot(payment_id: str, row: PaymentRow, sequence: int, at: int) -> PaymentSnapshot:
-    """A payment with its counters and attempts."""
+    """A payment with its counters, attempts and disputes."""
     return PaymentSnapshot(
         payment_id,
         sequence=sequence,
@@ -94,5 +94,9 @@ def payment_snapshot(payment_id: str, row: PaymentRow, sequence: int, at: int) -
                 each.code,
             )
             for each in row.attempts
+        ),
+        disputes=tuple(
+            PaymentSnapshotDispute(each.dispute_ref, each.outcome, each.amount, each.provider, each.code, each.opened_at, each.closed_at)
+            for each in row.disputes
         ),
     )

@@ -1,18 +1,32 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
 This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py (with
-shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py; the folds are order_fold.py and payment_fold.py.
+shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py (with
+disputes.py); the folds are order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from orderflow.streams.domain import fulfillment, holds, order, order_edits, order_fold, order_lines, payment, payment_webhook, sourcing
+from orderflow.streams.domain import (
+    disputes,
+    fulfillment,
+    holds,
+    order,
+    order_edits,
+    order_fold,
+    order_lines,
+    payment,
+    payment_webhook,
+    sourcing,
+)
 from orderflow.streams.domain.channel import channel_key
+from orderflow.streams.domain.claims import ClaimValue
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
-from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix
+from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix, reference_key
 from orderflow.streams.domain.order_records import (
     AnswerShortage,
     CancelOrder,
@@ -49,6 +63,8 @@ from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXP
 from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot, payment_snapshot
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
+    DisputeClosed,
+    DisputeOpened,
     PaymentAuthorized,
     PaymentCaptured,
     PaymentFailed,
@@ -139,6 +155,8 @@ EVENTS = (
     PaymentFailed,
     PaymentUnknown,
     WebhookRecorded,
+    DisputeOpened,
+    DisputeClosed,
     Refused,
 )
 INITIAL = State()
@@ -204,7 +222,7 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
         case RecordProviderResult():
             return _result_recorded(state, command)
         case RecordWebhook():
-            return _webhook_recorded(state, command)
+            return _webhook_recorded(state, command, turn)
         case RetryPayment():
             return payment.retry(state, command, turn)
         case CapturePayment():
@@ -226,19 +244,31 @@ def _result_recorded(state: State, command: RecordProviderResult) -> tuple[Event
     return _told(state, payment.record_result(state, command))
 
 
-def _webhook_recorded(state: State, command: RecordWebhook) -> tuple[Event, ...]:
-    """What the provider says by itself becomes a fact, and the outcome of the operation under way if it names it."""
-    return _told(state, payment_webhook.record_webhook(state, command))
+def _webhook_recorded(state: State, command: RecordWebhook, turn: Turn) -> tuple[Event, ...]:
+    """What the provider says by itself becomes a fact, and the outcome of the operation under way if it names it; with a dispute that is
+    decided the money goes back that waited for it.
+    """
+    events = _told(state, payment_webhook.record_webhook(state, command))
+    row = state.payment
+    for event in events:
+        if row is not None and isinstance(event, DisputeOpened | DisputeClosed):
+            row = disputes.evolve(row, event, turn.at)
+    if row is state.payment or state.order is None:
+        return events
+    return (*events, *payment.undone(replace(state, payment=row), state.order))
 
 
 def _told(state: State, events: tuple[Event, ...]) -> tuple[Event, ...]:
-    """A capture that was declined, or an answer about other money than was asked for, holds the order for people."""
+    """A capture that was declined, an answer about other money than was asked for, or a dispute holds the order for people."""
     found = list(events)
     for event in events:
         if isinstance(event, PaymentFailed) and event.operation == payment.CAPTURE:
             found += (*fulfillment.not_handed_over(state, Reason.PAYMENT_DECLINED), *holds.placed(state.order, holds.PAYMENT, event.code))
         elif isinstance(event, Refused) and event.reason in payment.MISMATCHES:
             found += holds.placed(state.order, holds.PAYMENT, event.reason)
+        elif isinstance(event, DisputeOpened):
+            held = tuple(holds.placed(state.order, holds.PAYMENT, event.code or disputes.DISPUTE))
+            found += (*held, *(fulfillment.not_handed_over(state, Reason.HOLD_ACTIVE) if held else ()))
     return tuple(found)
 
 
@@ -261,7 +291,9 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return tuple(Settle(command_id, event.reason, event.shortages) for command_id in waiting)
         case OrderStatusChanged():
             return (*_ended(state, event), *_concluded(state, event.new_status in payment.ENDING))
-        case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed():
+        case PaymentAuthorized():
+            return (*payment.settled(event), *_concluded(state, True), *_claimed(state, event))
+        case PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed():
             return (*payment.settled(event), *_concluded(state, True))
         case FulfillmentStatusChanged():
             return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
@@ -288,7 +320,7 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             | DeliveryConfirmed()
         ):
             return ()
-        case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | Refused():
+        case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | DisputeOpened() | DisputeClosed() | Refused():
             return ()  # connectors read the request; nothing is asked of another key
         case _:
             assert_never(event)
@@ -299,6 +331,13 @@ def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
     if not moves or state.order is None or not state.order.financial_status:
         return ()
     return (Send("orders", state.key, ConcludeAnswers()),)
+
+
+def _claimed(state: State, event: PaymentAuthorized) -> tuple[Send, ...]:
+    """The provider's own name of the payment is this order's: what it says later may name nothing else."""
+    if state.payment is None or not event.provider_ref:
+        return ()
+    return (Send("claims", reference_key(state.payment.attempts[-1].provider, event.provider_ref), ClaimValue(state.key)),)
 
 
 def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:

@@ -124,7 +124,7 @@ def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") ->
 def undone(state: State, order: OrderRow) -> tuple[PaymentRequested, ...]:
     """What still has to go back of the money of an order that ends: what was not captured, then what was captured for nothing.
 
-    A compensation that was declined is not asked again by itself: people decide.
+    A compensation that was declined is not asked again by itself: people decide. Nothing is refunded while a dispute is open.
     """
     row = state.payment
     if row is None or order.status not in ENDING or is_open(row):
@@ -135,8 +135,15 @@ def undone(state: State, order: OrderRow) -> tuple[PaymentRequested, ...]:
     rest = payment_ledger.capturable(row.ledger)
     if rest:
         return (_next(row, VOID, rest),)
-    kept = payment_ledger.refundable(row.ledger) - payment_ledger.owed(order, {})
+    kept = _kept(row, order)
     return (_next(row, REFUND, kept),) if kept > 0 else ()
+
+
+def _kept(row: PaymentRow, order: OrderRow) -> int:
+    """Captured money that is due back now: beyond what has left, and not before an open dispute is decided."""
+    if row.ledger.disputed_pending:
+        return 0
+    return payment_ledger.refundable(row.ledger) - payment_ledger.owed(order, {})
 
 
 def is_undone(state: State, order: OrderRow) -> bool:
@@ -144,8 +151,7 @@ def is_undone(state: State, order: OrderRow) -> bool:
     row = state.payment
     if row is None:
         return True
-    kept = payment_ledger.refundable(row.ledger) - payment_ledger.owed(order, {})
-    return not is_open(row) and payment_ledger.capturable(row.ledger) == 0 and kept <= 0
+    return not is_open(row) and payment_ledger.capturable(row.ledger) == 0 and _kept(row, order) <= 0
 
 
 class Handover:
@@ -277,6 +283,8 @@ def _faults(
         yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
     if operation == CAPTURE and order.holds:
         yield Reason.HOLD_ACTIVE, {"holds": order.held_by}
+    if operation == REFUND and row.ledger.disputed_pending:
+        yield Reason.DISPUTE_OPEN, {"disputed": str(row.ledger.disputed_pending)}
     if row.ledger.authorized == 0 or amount == 0:
         yield Reason.NOT_AUTHORIZED_STATE, {"payment": payment_ledger.label(row.ledger)}
     if operation == CAPTURE and _is_expired(row, turn):

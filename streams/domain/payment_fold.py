@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from orderflow.streams.domain import payment, payment_ledger
+from orderflow.streams.domain import disputes, payment, payment_ledger
 from orderflow.streams.domain.order_rows import OrderRow, State
 from orderflow.streams.domain.payment_records import Ledger, PaymentRequested
 from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
@@ -33,7 +33,7 @@ def requested(state: State, order: OrderRow, event: PaymentRequested) -> State:
     )
     kept = row.attempts[:-1] if before is not None else row.attempts
     ledger = payment_ledger.requested(row.ledger, event.operation, event.amount.amount_minor)
-    row = PaymentRow(row.version + 1, row.method, ledger, (*kept, attempt))
+    row = replace(row, version=row.version + 1, ledger=ledger, attempts=(*kept, attempt))
     if event.operation == payment.AUTHORIZE:
         order = replace(order, step=PAY, due_at=event.due_at)
     return _paid(state, order, row)
@@ -52,7 +52,13 @@ def resulted(state: State, order: OrderRow, event: payment.Result) -> State:
     if ledger.authorized == ledger.captured + ledger.voided:
         order = replace(order, expiring_at=None)  # nothing of the authorization is left
     attempt = replace(attempt, outcome=outcome, provider_ref=event.provider_ref, valid_until=event.valid_until, code=event.code)
-    return _paid(state, order, PaymentRow(row.version + 1, row.method, ledger, (*row.attempts[:-1], attempt)))
+    return _paid(state, order, replace(row, version=row.version + 1, ledger=ledger, attempts=(*row.attempts[:-1], attempt)))
+
+
+def disputed(state: State, order: OrderRow, event: disputes.Event, at: int) -> State:
+    """A dispute began, or is decided."""
+    row = disputes.evolve(state.payment, event, at) if state.payment is not None else None
+    return state if row is None or row is state.payment else _paid(state, order, row)
 
 
 def _paid(state: State, order: OrderRow, row: PaymentRow) -> State:

@@ -15,6 +15,10 @@ COUNTERS: Mapping[str, str] = {"authorize": "authorized", "capture": "captured",
 """The counter that each operation moves."""
 
 
+DISPUTED = "disputed"
+"""The label while a dispute is open."""
+
+
 def requested(ledger: Ledger, operation: str, amount: int) -> Ledger:
     """The provider is asked for it."""
     return _moved(ledger, f"{COUNTERS[operation]}_pending", amount)
@@ -30,6 +34,16 @@ def failed(ledger: Ledger, operation: str, amount: int) -> Ledger:
     return _moved(ledger, f"{COUNTERS[operation]}_pending", -amount)
 
 
+def disputed(ledger: Ledger, amount: int) -> Ledger:
+    """A buyer's bank keeps it for now."""
+    return _moved(ledger, "disputed_pending", amount)
+
+
+def decided(ledger: Ledger, amount: int, lost: int) -> Ledger:
+    """A dispute of this amount is over, and so much of it is lost."""
+    return _moved(_moved(ledger, "disputed_pending", -amount), "disputed", lost)
+
+
 def _moved(ledger: Ledger, counter: str, amount: int) -> Ledger:
     return replace(ledger, **{counter: getattr(ledger, counter) + amount})
 
@@ -40,7 +54,11 @@ def capturable(ledger: Ledger) -> int:
 
 
 def refundable(ledger: Ledger) -> int:
-    """Captured, and neither given back nor asked to be."""
+    """Captured, and neither given back nor asked to be, nor taken or kept by a buyer's bank."""
+    return max(0, _unrefunded(ledger) - ledger.disputed - ledger.disputed_pending)
+
+
+def _unrefunded(ledger: Ledger) -> int:
     return ledger.captured - ledger.refunded - ledger.refunded_pending
 
 
@@ -48,22 +66,25 @@ def label(ledger: Ledger) -> str:
     """The one word for the payment, in lower case."""
     if ledger.authorized == 0:
         return "pending" if ledger.authorized_pending else "failed"
+    if ledger.disputed_pending:
+        return DISPUTED
     if ledger.captured == 0:
         return "voided" if ledger.voided == ledger.authorized else "authorized"
-    if ledger.refunded:
-        return "refunded" if ledger.refunded == ledger.captured else "partially_refunded"
+    back = ledger.refunded + ledger.disputed
+    if back:
+        return "refunded" if back >= ledger.captured else "partially_refunded"
     return "captured" if ledger.captured + ledger.voided == ledger.authorized else "partially_captured"
 
 
 def faults(ledger: Ledger) -> tuple[str, ...]:
     """What may never be true: money from nowhere (domain.md 2.3)."""
     found = []
-    counters = [getattr(ledger, name) for name in COUNTERS.values()]
-    if min(*counters, *(getattr(ledger, f"{name}_pending") for name in COUNTERS.values())) < 0:
+    counters = (*COUNTERS.values(), "disputed")
+    if min(getattr(ledger, f"{name}{pending}") for name in counters for pending in ("", "_pending")) < 0:
         found.append("a payment's counter is below zero")
     if capturable(ledger) < 0:
         found.append("more is captured or given back than was authorized")
-    if refundable(ledger) < 0:
+    if _unrefunded(ledger) < 0:
         found.append("more is refunded than was captured")
     return tuple(found)
 

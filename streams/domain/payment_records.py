@@ -9,7 +9,9 @@ from orderflow.streams.domain.parts import Money
 
 
 class Ledger(Struct, frozen=True, gc=False):
-    """The payment as counters: what the provider confirmed of each kind, and what it was asked for and has not answered (`*_pending`)."""
+    """The payment as counters: what the provider confirmed of each kind, and what it was asked for and has not answered (`*_pending`);
+    what buyers' banks took back, and what they keep until a dispute is decided.
+    """
 
     authorized: int = 0
     captured: int = 0
@@ -20,6 +22,8 @@ class Ledger(Struct, frozen=True, gc=False):
     refunded_pending: int = 0
     voided_pending: int = 0
     currency: str = ""
+    disputed: int = 0
+    disputed_pending: int = 0
 
 
 class RecordProviderResult(Struct, frozen=True, gc=False):
@@ -40,9 +44,11 @@ class RecordProviderResult(Struct, frozen=True, gc=False):
 
 
 class RecordWebhook(Struct, frozen=True, gc=False):
-    """A verified webhook of the provider: what it says of an operation, or of something that we do not follow. Holds nothing personal.
+    """A verified webhook of the provider: what it says of an operation, of a dispute, or of something that we do not follow. Holds nothing
+    personal.
 
-    `kind` is the provider's own type of the event; `idempotency_key` our key of the operation, empty where it names none.
+    `kind` is the provider's own type of the event; `idempotency_key` our key of the operation, `dispute_ref` the provider's name of the
+    dispute, empty where it is about none.
     """
 
     provider: str
@@ -57,6 +63,7 @@ class RecordWebhook(Struct, frozen=True, gc=False):
     code: str = ""
     happened_at: int | None = None
     raw_sha256: str = ""
+    dispute_ref: str = ""
 
 
 class RetryPayment(Struct, frozen=True, gc=False):
@@ -155,6 +162,29 @@ class WebhookRecorded(RecordWebhook, frozen=True, gc=False):
     moved: bool = False
 
 
+class DisputeOpened(Struct, frozen=True, gc=False):
+    """A buyer disputes the payment: their bank keeps this much of it until it is decided."""
+
+    payment_id: str
+    dispute_ref: str
+    provider: str
+    amount: Money
+    totals: Ledger
+    code: str = ""
+
+
+class DisputeClosed(Struct, frozen=True, gc=False):
+    """A dispute is decided. `amount` is what went back to the buyer where it was lost, else what had been disputed."""
+
+    payment_id: str
+    dispute_ref: str
+    provider: str
+    amount: Money
+    totals: Ledger
+    outcome: str
+    code: str = ""
+
+
 class PaymentSnapshotAttempt(Struct, frozen=True, gc=False):
     """An attempt with its latest operation."""
 
@@ -169,6 +199,18 @@ class PaymentSnapshotAttempt(Struct, frozen=True, gc=False):
     code: str = ""
 
 
+class PaymentSnapshotDispute(Struct, frozen=True, gc=False):
+    """A dispute about the payment."""
+
+    dispute_ref: str
+    outcome: str
+    amount: Money
+    provider: str
+    code: str
+    opened_at: int
+    closed_at: int | None = None
+
+
 class PaymentSnapshot(Struct, frozen=True, gc=False):
     """The present value of a payment; `label` is derived from the ledger."""
 
@@ -181,3 +223,4 @@ class PaymentSnapshot(Struct, frozen=True, gc=False):
     method: str = ""
     ledger: Ledger = Ledger()
     attempts: tuple[PaymentSnapshotAttempt, ...] = ()
+    disputes: tuple[PaymentSnapshotDispute, ...] = ()

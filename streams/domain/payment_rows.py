@@ -24,6 +24,18 @@ class Attempt(Struct, frozen=True, gc=False):
     command_id: str = ""
 
 
+class Dispute(Struct, frozen=True, gc=False):
+    """A dispute about the payment; it is open until `closed_at`. Times are turn times in microseconds."""
+
+    dispute_ref: str
+    outcome: str
+    amount: Money
+    provider: str
+    code: str
+    opened_at: int
+    closed_at: int | None = None
+
+
 class PaymentRow(Struct, frozen=True, gc=False):
     """The payment of an order; key is the order's id."""
 
@@ -31,3 +43,4 @@ class PaymentRow(Struct, frozen=True, gc=False):
     method: str = ""
     ledger: Ledger = Ledger()
     attempts: tuple[Attempt, ...] = ()
+    disputes: tuple[Dispute, ...] = ()

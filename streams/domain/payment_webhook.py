@@ -1,11 +1,12 @@
-"""A provider's webhook about an order's money (domain.md 2.3): recorded whatever it says, and believed of the operation under way alone.
+"""A provider's webhook about an order's money (domain.md 2.3): recorded whatever it says, and believed of the operation under way, and of
+disputes, alone.
 
 The edge has verified who sent it. It comes late, twice, out of order, or before the provider's own answer: all the same to the rules.
 """
 
 from msgspec import structs
 
-from orderflow.streams.domain import payment, payment_ledger
+from orderflow.streams.domain import disputes, payment, payment_ledger
 from orderflow.streams.domain.contract import Refused
 from orderflow.streams.domain.ids import operation_key
 from orderflow.streams.domain.order_rows import State
@@ -17,9 +18,14 @@ from orderflow.streams.domain.refusals import UnknownValue, refusal
 OUTCOMES = ("", payment.SUCCEEDED, payment.DECLINED)
 
 
-def record_webhook(state: State, command: RecordWebhook) -> tuple[WebhookRecorded | payment.Result | Refused, ...]:
+Event = WebhookRecorded | payment.Result | disputes.Event
+
+
+def record_webhook(state: State, command: RecordWebhook) -> tuple[Event | Refused, ...]:
     """The webhook as a fact, with the outcome it brings; one that no payment of this key knows is refused, which records it too."""
-    if command.operation not in ("", *payment_ledger.COUNTERS) or command.outcome not in OUTCOMES:
+    about_dispute = command.operation == disputes.DISPUTE
+    known = (disputes.DISPUTE, "", *payment_ledger.COUNTERS)
+    if command.operation not in known or command.outcome not in (disputes.OUTCOMES if about_dispute else OUTCOMES):
         raise UnknownValue(f"{command.operation!r} with the outcome {command.outcome!r}")
     if state.payment is None:
         return refusal(
@@ -30,6 +36,8 @@ def record_webhook(state: State, command: RecordWebhook) -> tuple[WebhookRecorde
             kind=command.kind,
             reference=command.provider_ref,
         )
+    if about_dispute:
+        return (WebhookRecorded(**structs.asdict(command)), *disputes.told(state.key, state.payment, command))
     attempt = state.payment.attempts[-1]
     told = payment.believed(state.key, state.payment, command) if _concerns(attempt, command) else ()
     moved = bool(told) and not any(isinstance(event, Refused) for event in told)

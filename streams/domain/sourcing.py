@@ -91,6 +91,8 @@ def due(row: OrderRow) -> tuple[str, int] | None:
 def waits_until(row: OrderRow) -> tuple[str, int] | None:
     """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
+    if row.step == COMPLETE and row.financial_status == payment_ledger.DISPUTED:
+        return None  # it completes when the dispute is decided
     waits = row.status in {COMPLETE: (DELIVERED,), MORE: (PROCESSING,), PAY: (PENDING, FAILED)}.get(row.step, (PENDING,))
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
 

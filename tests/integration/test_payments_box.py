@@ -4,6 +4,7 @@ What we believe is compared with the provider's own book: every operation exactl
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -323,6 +324,44 @@ async def test_twenty_deliveries_of_one_event_at_once_have_one_effect(rig: Rig) 
     assert {answer["outcome"] for answer in answers} <= {"recorded", "pending"}
     assert {answer["reason"] for answer in answers if answer["outcome"] == "recorded"} == {"UNKNOWN_REFERENCE"}
     assert names_of(rig, "o-nobody") == ["Refused"]
+
+
+async def bank(rig: Rig, path: str, body: object) -> dict[str, Any]:
+    """What the buyer's bank does, at the local provider."""
+    url = f"{rig.process('provider').url}/v1/disputes{path}"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        found: dict[str, Any] = await answer.json()
+        assert answer.status == 200, found
+        return found
+
+
+@pytest.mark.parametrize(("outcome", "left"), [("won", "captured"), ("lost", "refunded")])
+async def test_a_dispute_finds_its_order_by_the_providers_reference_alone(rig: Rig, sku: str, outcome: str, left: str) -> None:
+    order_id = (await place(rig, sku, 1300)).json["order_id"]
+    await ship(rig, order_id)
+    await until_status(rig, order_id, "shipped")
+    dispute = (await bank(rig, "", {"payment_ref": order_id}))["dispute_ref"]
+    opened = await eventually(lambda: payment(rig, order_id), lambda seen: seen["status"] == "disputed")
+    assert opened["ledger"]["disputed_pending"] == 1300 and [each["outcome"] for each in opened["disputes"]] == ["opened"]
+    refund = await known(rig, f"{PAYMENTS}/{order_id}/refund", {}, f"{order_id}-refund")
+    assert (refund.status, refund.json["code"]) == (409, "DISPUTE_OPEN"), refund.json
+    await bank(rig, f"/{dispute}/{outcome}", {})
+    closed = await eventually(lambda: payment(rig, order_id), lambda seen: seen["status"] == left)
+    assert (closed["ledger"]["disputed"], closed["ledger"]["disputed_pending"]) == (1300 if outcome == "lost" else 0, 0)
+    assert {"DisputeOpened", "DisputeClosed"} <= set(names_of(rig, order_id))
+
+
+async def test_what_is_said_of_a_payment_before_its_order_knows_it_waits_for_the_order(rig: Rig, sku: str) -> None:
+    """The reference is the provider's to choose, so that it can be spoken of before the order has heard of it."""
+    order_id = f"o-{uuid.uuid4().hex[:10]}"
+    reference = "pay_" + hashlib.sha256(f"{order_id}~A1:authorize:1".encode()).hexdigest()[:20]
+    said = {"dispute_ref": "dp_early", "provider_ref": reference, "amount_minor": 5, "currency": CURRENCY, "code": "early", "at": 1}
+    found = await deliver(rig, json.dumps({"id": f"evt {order_id}", "type": "dispute.opened", "data": said}).encode())
+    assert found["outcome"] in ("recorded", "pending")
+    line = {"sku": sku, "qty": 1, "unit_price": {"amount_minor": 1400, "currency": CURRENCY}}
+    await known(rig, ORDERS, {"order_id": order_id, "channel": "prepaid", "items": [line]}, order_id)
+    seen = await eventually(lambda: payment(rig, order_id), lambda seen: bool(seen.get("disputes")))
+    assert seen["disputes"][0]["dispute_ref"] == "dp_early"
 
 
 async def test_no_forged_webhook_reaches_any_topic(rig: Rig) -> None:

@@ -2,13 +2,29 @@
 
 The provider's book is what really happened: each key once. The connector forgets everything now and then and begins anew from the
 log, asks twice, says late, first says that it does not know, or says nothing and asks again: all of it under the same key. Beside that the
-provider tells by webhooks, of which some come twice, some late, and some never.
+provider tells by webhooks, of which some come twice, some late, and some never. Some buyers dispute what was captured: that is told under
+the provider's own name of the payment alone, and decided later.
 """
 
 from random import Random
+from typing import Any
 
+from msgspec.structs import replace
+
+from orderflow.streams.domain.claims import EarlyFact, RecordEarlyFact
 from orderflow.streams.domain.contract import CommandMeta
-from orderflow.streams.domain.payment_records import PaymentRequested, PaymentUnknown, RecordProviderResult, RecordWebhook
+from orderflow.streams.domain.ids import reference_key
+from orderflow.streams.domain.payment_records import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentRequested,
+    PaymentVoided,
+    RecordProviderResult,
+    RecordWebhook,
+)
+from orderflow.streams.records import SpaceRecords
 from simulation.clients import partition_of_key
 from simulation.edges import Edge
 from simulation.scheduler import Actor
@@ -16,6 +32,9 @@ from simulation.scheduler import Actor
 AGAIN_US = 3_000_000
 NO_HEADERS = (("", b""),)
 FORGETS = 0.01
+FINAL = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed
+DISPUTE_US = 4_000_000
+"""How long a bank takes to decide, about."""
 VALID_US = 120_000_000
 """A simulated week, after which an authorization is worth nothing."""
 
@@ -26,9 +45,12 @@ class Bank:
     def __init__(self, edge: Edge) -> None:
         system = edge.system
         self.edge, self.system, self.sim = edge, system, edge.sim
-        self.records = edge.records.of("orders")
+        self.records, self.claims = edge.records.of("orders"), edge.records.of("claims")
         self.random = Random(f"bank {edge.seed}")
         self.webhooks = Random(f"webhooks {edge.seed}")
+        self.disputes = Random(f"disputes {edge.seed}")
+        self.undecided: set[str] = set()
+        """Disputes that are open or about to be."""
         self.book: dict[str, bool] = {}
         self.open: dict[str, tuple[str, PaymentRequested]] = {}
         self._logs = [system.broker.logs[self.records.events, number] for number in range(system.partitions)]
@@ -51,7 +73,7 @@ class Bank:
                 _, order_id, event = self.records.decode_event(record.value() or b"")
                 if isinstance(event, PaymentRequested):
                     fresh[event.idempotency_key] = self.open[event.idempotency_key] = (order_id, event)
-                elif not isinstance(event, PaymentUnknown):
+                elif isinstance(event, FINAL):
                     key = f"{event.attempt_id}:{event.operation}:{event.operation_no}"
                     self.open.pop(key, None)
                     fresh.pop(key, None)
@@ -70,6 +92,8 @@ class Bank:
             if key not in self.book:
                 self.book[key] = not (may_decline and Random(key).random() < 0.15)
                 self._webhook(order_id, event, "succeeded" if self.book[key] else "declined")
+                if event.operation == "capture" and self.book[key] and self.disputes.random() < self.edge.load.disputes:
+                    self._dispute(event)
         if way >= 0.2:
             self._tell(order_id, event, "succeeded" if self.book[key] else "declined")
         elif way >= 0.05:
@@ -95,8 +119,40 @@ class Bank:
             late = int(self.webhooks.expovariate(1 / 400_000)) if self.edge.faulty else 20_000
             self.sim.later(late, lambda: self._append(order_id, command, f"webhook:{command.provider_event_id}"))
 
+    def _dispute(self, event: PaymentRequested) -> None:
+        """A buyer's bank takes the money of a capture back, and decides some time later; nobody knows which of both is heard first."""
+        name = f"dp {event.idempotency_key}"
+        self.undecided.add(name)
+        wait = int(self.disputes.expovariate(1 / DISPUTE_US))
+        after = wait + int(self.disputes.expovariate(1 / DISPUTE_US))
+        self.sim.later(wait, lambda: self._tell_dispute(event, name, "opened"))
+        self.sim.later(after, lambda: self._tell_dispute(event, name, self.disputes.choice(("won", "lost"))))
+
+    def _tell_dispute(self, event: PaymentRequested, name: str, word: str) -> None:
+        """Under a reference that nobody claims every tenth time first, which is about nothing of ours."""
+        fact = EarlyFact(
+            event.provider, f"evt {name} {word}", f"dispute.{word}", operation="dispute", outcome=word, amount=event.amount,
+            provider_ref=event.provider_ref, dispute_ref=name,
+        )  # fmt: skip
+        if self.disputes.random() < 0.1:
+            self._append_fact(reference_key("local", f"another {name}"), replace(fact, provider_event_id=f"evt another {name} {word}"))
+        for _ in range(self.disputes.choice((1, 1, 2))):
+            late = int(self.disputes.expovariate(1 / 400_000)) if self.edge.faulty else 20_000
+            self.sim.later(late, lambda: self._append_fact(reference_key(event.provider, event.provider_ref), fact))
+        if word != "opened":
+            self.sim.later(1, lambda: self.undecided.discard(name))
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not self.open and not self.undecided
+
+    def _append_fact(self, key: str, fact: EarlyFact) -> None:
+        self._appended(self.claims, key, RecordEarlyFact(fact), f"webhook:{fact.provider_event_id}")
+
     def _append(self, order_id: str, command: RecordProviderResult | RecordWebhook, command_id: str) -> None:
+        self._appended(self.records, order_id, command, command_id)
+
+    def _appended(self, space: SpaceRecords, key: str, command: Any, command_id: str) -> None:
         meta = CommandMeta(command_id, self.system.clock_us(), actor="bank", principal="payments:local")
-        value = self.records.encode_command(meta, order_id, command)
-        log = self.system.broker.logs[self.records.commands, partition_of_key(order_id.encode(), self.system.partitions)]
-        self.system.broker.append(log, order_id.encode(), value, None, None)
+        log = self.system.broker.logs[space.commands, partition_of_key(key.encode(), self.system.partitions)]
+        self.system.broker.append(log, key.encode(), space.encode_command(meta, key, command), None, None)

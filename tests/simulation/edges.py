@@ -63,6 +63,8 @@ class Load(Struct, frozen=True):
     """How many orders take less than they wanted, some only when their customer says so."""
     attempts: int = 1
     """How often somebody may try to pay; then some do."""
+    disputes: float = 0.0
+    """Of how many captures a buyer's bank takes the money back, for a while or for good."""
 
 
 class Post(Struct):

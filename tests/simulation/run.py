@@ -22,8 +22,8 @@ SETTLE_US = 7_200_000_000
 """After the faults stop everything must come to its end within this (virtual) time: a clock that was an hour ahead has moved deadlines by
 so much."""
 
-COMPLETE_AFTER_S, SHORTAGE_WINDOW_S = 20, 15
-"""A simulated week, and how long a simulated customer may think."""
+COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S = 20, 15, 10
+"""A simulated week, how long a simulated customer may think, and how long what names no order waits for one."""
 
 
 class Plan(Struct, frozen=True):
@@ -106,7 +106,7 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
 
 
 def _rules(locations: tuple[str, ...]) -> Settings:
-    return Settings(locations=locations, complete_after_s=COMPLETE_AFTER_S, shortage_window_s=SHORTAGE_WINDOW_S)
+    return Settings(locations=locations, complete_after_s=COMPLETE_AFTER_S, shortage_window_s=SHORTAGE_WINDOW_S, claim_wait_s=CLAIM_WAIT_S)
 
 
 def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> list[str]:
@@ -116,7 +116,7 @@ def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> li
     fault_plan.calm(system, edge)
     operator = Actor("operator", shop.operator)
     scheduler.add(operator, 1_000_000)
-    settled = scheduler.run(lambda: edge.open == 0 and not shop.rest() and not bank.open and at_rest(system), end_us + SETTLE_US)
+    settled = scheduler.run(lambda: edge.open == 0 and not shop.rest() and bank.is_at_rest and at_rest(system), end_us + SETTLE_US)
     if settled:
         return []
     rest = shop.rest()
@@ -124,6 +124,8 @@ def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> li
     found = [f"I5 {len(rest)} orders are not terminal: {rest[:5]}"] if rest else []
     if waiting:
         found.append(f"I5 {len(waiting)} commands have no answer: {waiting[:5]}")
+    if bank.undecided:
+        found.append(f"I5 {len(bank.undecided)} disputes are not decided: {sorted(bank.undecided)[:5]}")
     if bank.open:
         found.append(f"I5 {len(bank.open)} requests to the provider have no answer: {list(bank.open)[:5]}")
     if not found:
@@ -179,6 +181,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         holds=Random(f"holds {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
         partial=Random(f"partial {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
         attempts=Random(f"attempts {profile} {seed}").choice((1, 3)),
+        disputes=Random(f"disputes {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
     )
     return Plan(
         seed,

@@ -1,7 +1,7 @@
 """Given, when, then for the rules, and a tiny world in which key spaces talk to each other. Everything in memory, nothing mocked.
 
 `Log` is one key: it reads exactly the rows a command names, decides, folds and reacts as the processor does, follow-ups on the same
-key included. After every event it checks the invariants, and after every command that folding all events gives the same rows.
+key included. After every decision it checks the invariants, and after every command that folding all events gives the same rows.
 `World` carries what logs send to each other, in any order in which a real log could carry it, repeats included.
 """
 
@@ -142,7 +142,6 @@ class Log:
         for event in self.rules.decide(state, command, turn):
             state, meta = self._fold(state, event, turn.at, turn.meta.command_id)
             self.folded = self.rules.evolve(self.folded, event, meta)
-            assert self.rules.violations(self.folded) == (), event
             assert meta.refused is False or state == self.rules.evolve(state, event, meta), "a refusal changes nothing"
             outcome.events.append(event)
             for effect in self.rules.react(state, event, meta):
@@ -152,7 +151,7 @@ class Log:
                     own.append(effect.command)
                 else:
                     outcome.sends.append(effect)
-        assert self.rules.violations(state) == ()
+        assert self.rules.violations(state) == () and self.rules.violations(self.folded) == (), outcome.events
         self._write(before, state)
         return own
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from orderflow.streams import topology
-from orderflow.streams.domain import fulfillment, sourcing
+from orderflow.streams.domain import claims, fulfillment, sourcing
+from orderflow.streams.domain.claims import EarlyFact, RecordEarlyFact
 from orderflow.streams.domain.contract import Settings
 from orderflow.streams.domain.order_records import (
     CancelOrder,
@@ -372,7 +373,16 @@ def shortage_window(world: World) -> None:
     world.tick()
 
 
+def early_fact(world: World) -> None:
+    """A provider speaks of a payment that nobody has."""
+    fact = EarlyFact("local", "evt 1", "dispute.opened", provider_ref="ref-9")
+    world.send("claims", "provider_ref:local:ref-9", RecordEarlyFact(fact), "webhook")
+    world.drain()
+    world.tick()
+
+
 SCENES = {
+    "early_fact": early_fact,
     "authorization_expiring": authorization_expiring,
     "auto_complete": auto_complete,
     "expire": expire,
@@ -398,10 +408,10 @@ def test_bug_9_every_kind_of_timer_fires_once(kind: str) -> None:
 
 
 def test_no_kind_of_timer_is_left_out() -> None:
-    declared = {"expire", fulfillment.BUFFERED_POST, sourcing.AUTHORIZATION_EXPIRING, *sourcing.TIMERS.values()}
+    declared = {"expire", claims.WAIT, fulfillment.BUFFERED_POST, sourcing.AUTHORIZATION_EXPIRING, *sourcing.TIMERS.values()}
     assert set(SCENES) == declared
     with_timers = {table.name for space in topology.SPACES for table in space.tables if table.due is not None}
-    assert with_timers == {"reservation", "order", "fulfillment"}
+    assert with_timers == {"reservation", "order", "fulfillment", "claim"}
 
 
 def test_a_world_that_repeats_nothing_and_one_that_repeats_everything_end_alike() -> None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from orderflow.schemas.catalog import http_code
 from orderflow.streams.domain import payment, payment_ledger
 from orderflow.streams.domain.channel import BOX
+from orderflow.streams.domain.claims import ClaimValue
 from orderflow.streams.domain.contract import Settle, TimerDue
 from orderflow.streams.domain.order_records import (
     CancelOrder,
@@ -73,7 +74,7 @@ def test_a_prepaid_order_is_confirmed_by_its_authorization_and_not_before() -> N
     assert (request.operation, request.amount, request.idempotency_key) == ("authorize", Money(2300, CURRENCY), "o1~A1:authorize:1")
     outcome = log.when(said(request))
     assert status(log) == "PROCESSING" and log.rows.order.financial_status == "authorized"
-    assert [type(send.command) for send in outcome.sends] == [CommitReservation]
+    assert [type(send.command) for send in outcome.sends] == [ClaimValue, CommitReservation]
     assert outcome.settles == [Settle("place")]
     assert ledger(log, authorized=2300)
 

@@ -1,6 +1,7 @@
 """The laws of the provider port, kept by the adapter of the local provider against the real server and its book on disk (slot D49)."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -165,3 +166,52 @@ def test_a_late_webhook_is_owed_after_its_time_only_and_the_rest_of_that_payment
     assert len(book.owed(voided["at"])) == 1
     assert behaviour_of("authorize", 1505).drops_all and not behaviour_of("void", 1505).drops_all
     book.close()
+
+
+# -- disputes -------------------------------------------------------------------------------------------------------------------------
+ASKED = {"amount_minor": 1000, "currency": "EUR", "payment_ref": "o1"}
+
+
+async def told(server: TestServer, path: str, body: object) -> tuple[int, dict[str, object]]:
+    async with aiohttp.ClientSession() as session, session.post(server.make_url(path), json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def captured(provider: Provider, amount: int = 1000) -> None:
+    ref = await authorized(provider, amount)
+    assert (await provider.perform(operation("capture", amount, 2, ref))).succeeded
+
+
+async def test_what_was_captured_can_be_disputed_and_is_decided_once(provider: Provider, server: TestServer) -> None:
+    await captured(provider)
+    status, opened = await told(server, "/v1/disputes", {"payment_ref": "o1", "reason": "duplicate"})
+    assert (status, opened["amount_minor"], opened["outcome"], opened["reason"]) == (200, 1000, "opened", "duplicate")
+    path = f"/v1/disputes/{opened['dispute_ref']}"
+    assert (await told(server, f"{path}/won", {}))[1]["outcome"] == "won"
+    assert (await told(server, f"{path}/lost", {}))[0] == 422, "it is decided"
+
+
+@pytest.mark.parametrize(
+    "body", [{"payment_ref": "o2"}, {"payment_ref": "o1", "amount_minor": 1001}, {"payment_ref": "o1", "amount_minor": 0.5}, {}, []]
+)
+async def test_what_was_not_captured_cannot_be_disputed(provider: Provider, server: TestServer, body: object) -> None:
+    await captured(provider)
+    status, said = await told(server, "/v1/disputes", body)
+    assert status == 422 and said["error"]
+    status, _ = await told(server, "/v1/disputes", {"payment_ref": "o1", "amount_minor": 1000})
+    assert status == 200, "nothing is left of the one before"
+
+
+async def test_a_dispute_is_told_under_the_providers_own_reference_alone(file: Path) -> None:
+    book = Book(file, tells=True)
+    try:
+        book.perform("k1", {**ASKED, "operation": "authorize", "provider_ref": ""})
+        (ref,) = {row["provider_ref"] for row in book.of("o1")}
+        book.perform("k2", {**ASKED, "operation": "capture", "provider_ref": ref})
+        name = book.dispute("o1", 400, "fraudulent")["dispute_ref"]
+        book.decide(name, "lost")
+        bodies = [json.loads(owed["body"]) for owed in book.owed(2**62)][2:]
+    finally:
+        book.close()
+    assert [body["type"] for body in bodies] == ["dispute.opened", "dispute.lost"] and len({body["id"] for body in bodies}) == 2
+    assert all(body["data"]["provider_ref"] == ref and "o1" not in json.dumps(body) for body in bodies)

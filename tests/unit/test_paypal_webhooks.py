@@ -90,6 +90,19 @@ def resource(**more: Any) -> dict[str, Any]:
     } | more
 
 
+def dispute(status: str, outcome: str = "") -> dict[str, Any]:
+    """A dispute as PayPal documents it; of one that the buyer won a part was refunded."""
+    refunded = {"amount_refunded": {"currency_code": "EUR", "value": "10.00"}} if outcome == "RESOLVED_BUYER_FAVOUR" else {}
+    return {
+        "dispute_id": "PP-D-27803",
+        "disputed_transactions": [{"seller_transaction_id": "2GG279541U471931P", "invoice_number": "o1~A1:capture:2", "custom": "o1"}],
+        "reason": "MERCHANDISE_OR_SERVICE_NOT_RECEIVED",
+        "dispute_amount": {"currency_code": "EUR", "value": "12.50"},
+        "status": status,
+        **({"dispute_outcome": {"outcome_code": outcome, **refunded}} if outcome else {}),
+    }
+
+
 def webhook(kind: str = "PAYMENT.CAPTURE.COMPLETED", **more: Any) -> bytes:
     said = {"id": "WH-1", "event_type": kind, "create_time": "2026-11-28T12:00:00.000Z", "resource_type": "capture"}
     return json.dumps(said | {"resource": resource(**more)}).encode()
@@ -190,7 +203,16 @@ def test_the_roots_that_browsers_trust_are_there() -> None:
             webhook("PAYMENT.AUTHORIZATION.VOIDED", invoice_id=None, id="0VF52814937998046"),
             {"operation": "void", "outcome": "succeeded", "key": "", "payment_ref": "o1", "provider_ref": "0VF52814937998046"},
         ),
-        (webhook("CUSTOMER.DISPUTE.CREATED", supplementary_data=None), {"operation": "", "provider_ref": ""}),
+        (
+            webhook("CUSTOMER.DISPUTE.CREATED", **dispute("UNDER_REVIEW")),
+            {
+                **{"operation": "dispute", "outcome": "opened", "dispute_ref": "PP-D-27803", "payment_ref": "o1", "key": ""},
+                **{"amount_minor": 1250, "currency": "EUR", "code": "merchandise_or_service_not_received"},
+            },
+        ),
+        (webhook("CUSTOMER.DISPUTE.RESOLVED", **dispute("RESOLVED", "RESOLVED_SELLER_FAVOUR")), {"outcome": "won", "amount_minor": 1250}),
+        (webhook("CUSTOMER.DISPUTE.RESOLVED", **dispute("RESOLVED", "CANCELED_BY_BUYER")), {"outcome": "won"}),
+        (webhook("CUSTOMER.DISPUTE.RESOLVED", **dispute("RESOLVED", "RESOLVED_BUYER_FAVOUR")), {"outcome": "lost", "amount_minor": 1000}),
         (webhook("PAYMENT.CAPTURE.COMPLETED", amount={"currency_code": "JPY", "value": "1250"}), {"amount_minor": 1250, "currency": "JPY"}),
     ],
 )

@@ -31,6 +31,7 @@ from orderflow.http.problems import later
 from orderflow.http.reads import Reads
 from orderflow.http.settings import EdgeSettings
 from orderflow.http.timeline import Timeline
+from orderflow.streams.domain.claims import RecordEarlyFact
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import RecordWebhook
 
@@ -292,7 +293,34 @@ async def test_a_body_that_is_signed_and_cannot_be_read_is_400(file: Path, raw: 
             stripe_event("refund.failed", object="refund", status="failed", failure_reason="expired_or_canceled_card"),
             {"operation": "refund", "outcome": "declined", "code": "expired_or_canceled_card"},
         ),
-        (stripe_event("charge.dispute.created", object="dispute", id="dp_1"), {"operation": "", "provider_ref": "pi_1"}),
+        (
+            stripe_event("charge.dispute.created", object="dispute", id="dp_1", status="needs_response", reason="fraudulent", metadata={}),
+            {
+                **{
+                    "operation": "dispute",
+                    "outcome": "opened",
+                    "dispute_ref": "dp_1",
+                    "provider_ref": "pi_1",
+                    "payment_ref": "",
+                    "key": "",
+                },
+                **{"amount_minor": 1250, "currency": "EUR", "code": "fraudulent"},
+            },
+        ),
+        *(
+            (
+                stripe_event(f"charge.dispute.{kind}", object="dispute", id="dp_1", status=status),
+                {"operation": "dispute", "outcome": outcome},
+            )
+            for kind, status, outcome in (
+                ("created", "warning_needs_response", ""),
+                ("updated", "under_review", "opened"),
+                ("closed", "warning_closed", ""),
+                ("closed", "won", "won"),
+                ("closed", "lost", "lost"),
+                ("funds_reinstated", "won", "won"),
+            )
+        ),
         (stripe_event("account.updated", payment_intent=None, metadata=None), {"operation": "", "payment_ref": "", "provider_ref": ""}),
     ],
 )
@@ -307,14 +335,28 @@ def test_what_stripe_says(raw: bytes, said: dict[str, Any]) -> None:
     [
         (Notice("e", "k", "o1", "o1~A1:void:2"), "main", "o1", "o1~A1:void:2"),
         (Notice("e", "k", "acme/o1", "acme/o1~A1:void:2"), "acme", "o1", "o1~A1:void:2"),
-        (Notice("e", "k", provider_ref="pi_1"), "main", "stripe-pi_1", ""),
         (Notice("evt:1", "k"), "main", "stripe-evt-1", ""),
-        (Notice("e", "k", "not an id", provider_ref="x" * 99), "main", ("stripe-" + "x" * 99)[:64], ""),
+        (Notice("e" * 99, "k", "not an id"), "main", ("stripe-" + "e" * 99)[:64], ""),
     ],
 )
 def test_a_notice_goes_to_the_order_that_it_names_or_to_a_key_of_its_own(notice: Notice, tenant: str, key: str, operation: str) -> None:
     found = fact("stripe", notice, b"raw")
-    assert (found.tenant, found.key, found.command.idempotency_key) == (tenant, key, operation)
+    assert isinstance(found.command, RecordWebhook)
+    assert (found.space, found.tenant, found.key, found.command.idempotency_key) == ("orders", tenant, key, operation)
+
+
+@pytest.mark.parametrize("payment_ref", ["", "not an id"])
+def test_a_notice_that_names_the_providers_reference_alone_goes_to_whoever_claims_it(payment_ref: str) -> None:
+    found = fact("stripe", Notice("e", "k", payment_ref, provider_ref="pi_1"), b"raw")
+    assert isinstance(found.command, RecordEarlyFact) and found.command.fact.provider_ref == "pi_1"
+    assert (found.space, found.tenant, found.key, found.event_id) == ("claims", "main", "provider_ref:stripe:pi_1", "e")
+
+
+def test_a_dispute_of_the_local_provider_names_its_own_reference_alone() -> None:
+    said = {"dispute_ref": "dp_1", "provider_ref": "pay_1", "amount_minor": 500, "currency": "EUR", "code": "fraudulent", "at": 7}
+    notice = StandardWebhooks(()).read(json.dumps({"id": "evt_1", "type": "dispute.lost", "data": said}).encode())
+    assert (notice.operation, notice.outcome, notice.dispute_ref, notice.payment_ref) == ("dispute", "lost", "dp_1", "")
+    assert (notice.amount_minor, notice.currency, notice.provider_ref, notice.code) == (500, "EUR", "pay_1", "fraudulent")
 
 
 def test_nothing_personal_of_a_body_is_kept() -> None:
