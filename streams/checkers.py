@@ -232,6 +232,9 @@ def stock_counts(events: Iterable[Seen]) -> Iterator[Violation]:
 
 
 # -- orders ---------------------------------------------------------------------------------------------------------------------------
+DISPUTES = ("DisputeOpened", "DisputeClosed")
+
+
 class _Order:
     __slots__ = ("status", "version", "payment_version", "fulfillments", "reservations")
 
@@ -264,10 +267,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             order.version += 1
             yield from _fulfillment_moved(seen, order, event, name)
             continue
-        elif hasattr(event, "attempt_id") or name in (
-            "DisputeOpened",
-            "DisputeClosed",
-        ):  # an event of the payment, which shows in the order
+        elif hasattr(event, "attempt_id") or name in DISPUTES:  # an event of the payment, which shows in the order
             order.version, order.payment_version = order.version + 1, order.payment_version + 1
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
