@@ -84,9 +84,11 @@ class Job:
         self.id = (wanted.space, wanted.partition)
         self.ticket = (wanted.space, wanted.partition, wanted.ticket)
         self.tables = {table.changelog: table for table in wanted.tables}
+        self._prefixes = {table.changelog: table.prefix for table in wanted.tables}
+        self._indexed = {table.prefix[0]: table for table in wanted.tables if table.due is not None or table.indexes}
         self.ends: dict[str, int] = {}
         self.todo: set[str] = set()
-        self.pending: dict[bytes, tuple[Table, str, bytes | None]] = {}
+        self.pending: dict[bytes, bytes | None] = {}
         self.records = self.total = 0
         self.moved = False
         """Is there anything to write, be it a position only?"""
@@ -125,12 +127,11 @@ class Job:
         self.records += 1
         self.moved = True
         self._positions[topic] = offset + 1
-        if topic == self.wanted.meta_topic:
-            if value is not None:
-                self.meta = self.wanted.read_meta(value)
-            return
-        table = self.tables[topic]
-        self.pending[table.prefix + key] = (table, key.decode(), value)
+        prefix = self._prefixes.get(topic)
+        if prefix is not None:
+            self.pending[prefix + key] = value
+        elif value is not None:
+            self.meta = self.wanted.read_meta(value)
 
     def reached(self, topic: str, offset: int) -> None:
         """The end-of-partition event of a topic; its offset is past control records. Raises NewerRows when the last meta record says so."""
@@ -148,24 +149,25 @@ class Job:
     def write(self, store: Store, now: int) -> None:
         """Rows, their index entries and the positions, together. The source position counts only when all is read."""
         batch, pending = store.batch(), self.pending
-        indexed = [raw for raw, (table, _, _) in pending.items() if table.due is not None or table.indexes]
-        before = dict(zip(indexed, self.family.multi_get(indexed), strict=True)) if indexed else {}
-        for raw, (table, key, value) in pending.items():
-            old = before.get(raw)
-            if old is not None:
-                for entry in table.index_entries(key, table.decode(old)):
-                    batch.delete(self.family, entry)
-            if value is None:
-                batch.delete(self.family, raw)
-                continue
-            batch.put(self.family, raw, value)
-            if raw in before:
-                for entry, target in table.index_entries(key, table.decode(value)).items():
-                    batch.put(self.family, entry, target)
+        batch.change(self.family, pending)
+        if self._indexed:
+            batch.change(self.family, self._index_changes(pending))
         self.written_at = now
         batch.position(self.family, self.position())
         store.write(batch)
         self.pending, self.moved = {}, False
+
+    def _index_changes(self, pending: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+        """The index entries that come and go with these rows, from the rows on disk to them."""
+        raws = [raw for raw in pending if raw[0] in self._indexed]
+        changes: dict[bytes, bytes | None] = {}
+        for raw, old in zip(raws, self.family.multi_get(raws), strict=True) if raws else ():
+            table, key, new = self._indexed[raw[0]], raw[1:].decode(), pending[raw]
+            if old is not None:
+                changes.update(dict.fromkeys(table.index_entries(key, table.decode(old))))
+            if new is not None:
+                changes.update(table.index_entries(key, table.decode(new)))
+        return changes
 
     def position(self) -> Position:
         """Until all is read, meta does not count as read: whoever goes on from here must see it again and compare with it."""

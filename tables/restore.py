@@ -174,12 +174,12 @@ class Restorer:
         while any(job.todo for job in jobs if job.ticket not in self._canceled):
             messages = consumer.consume(10_000, 0.05)
             for message in messages:
-                job = by_topic[message.topic(), message.partition()]
-                error = message.error()
+                topic, error = message.topic(), message.error()
+                job = by_topic[topic, message.partition()]
                 if error is None:
-                    job.take(message.topic(), message.key(), message.value(), message.offset())
+                    job.take(topic, message.key(), message.value(), message.offset())
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    job.reached(message.topic(), message.offset())
+                    job.reached(topic, message.offset())
                 else:
                     raise KafkaException(error)
             for job in jobs:
