@@ -277,7 +277,7 @@ def _line_canceled(state: State, order: OrderRow, event: OrderLineCanceled) -> S
         return replace(state, order=replace(order, version=order.version + 1, lines=lines))
     lines = tuple(replace(line, canceled=line.canceled + event.quantity) if line.line_id == event.line_id else line for line in order.lines)
     answers = dict(state.stock_answer)
-    row = latest(answers.values(), min(order.attempt, 2)).get(event.sku)
+    row = latest(answers.values(), order.attempt).get(event.sku)
     if row is not None:
         answers[answer_key(state.key, row.reservation_id)] = replace(row, quantity=row.quantity - event.quantity)
     return replace(state, order=replace(order, version=order.version + 1, lines=lines), stock_answer=answers)

@@ -168,7 +168,7 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
 
 def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     wanted = demand(order.lines)
-    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    found = latest(state.stock_answer.values(), order.attempt)
     failed = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
     if failed and not (shortages.takes_less(order) and all(shortages.is_short(row) for row in failed)):
         return _after_refusal(state, order, turn, failed)
@@ -181,10 +181,10 @@ def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
     if failed and order.partial_policy == shortages.ASK:
         asked = shortages.asked(order, found.values(), turn)
         return (asked, *holds.placed(order, shortages.SHORT, Reason.INSUFFICIENT_STOCK))
-    return _with_less(state, order, found, turn)
+    return _sourced(state, order, found, turn)
 
 
-def _with_less(state: State, order: OrderRow, found: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
+def _sourced(state: State, order: OrderRow, found: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
     """Go on with the units that there are, without those that nobody has: to the payment where one is due, else confirm."""
     canceled, order = shortages.cut(order, found.values())
     kept = shortages.granted(found.values())
@@ -207,11 +207,11 @@ def answer_shortage(state: State, command: AnswerShortage, turn: Turn) -> tuple[
         return refusal(command, reason, **detail)
     if command.choice == shortages.CANCEL:
         return canceling(state, order, Reason.INSUFFICIENT_STOCK, "customer", turn)
-    found = latest(state.stock_answer.values(), min(order.attempt, 2))
+    found = latest(state.stock_answer.values(), order.attempt)
     if not shortages.granted(found.values()):  # what there was is lost meanwhile
         return _ended(state, order, [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)])
     released = [OrderHoldReleased(hold.hold, command.choice) for hold in order.holds if hold.hold == shortages.SHORT]
-    return (*released, *_with_less(state, order, found, turn))
+    return (*released, *_sourced(state, order, found, turn))
 
 
 def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
@@ -233,7 +233,7 @@ def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ..
 
 def _wanted(state: State, order: OrderRow) -> dict[str, StockAnswerRow]:
     """What stock said last of each sku, without those of which nothing is wanted any more."""
-    return {sku: row for sku, row in latest(state.stock_answer.values(), min(order.attempt, 2)).items() if row.quantity}
+    return {sku: row for sku, row in latest(state.stock_answer.values(), order.attempt).items() if row.quantity}
 
 
 def _confirmed(state: State, order: OrderRow, granted: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
@@ -347,7 +347,7 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
     if order.step == PAY:
         return (*_released(state, order), status_changed(order, order.status, EXPIRED, (), Reason.METHOD_EXPIRED))
     if order.step == shortages.ASKED:
-        found = latest(state.stock_answer.values(), min(order.attempt, 2))
+        found = latest(state.stock_answer.values(), order.attempt)
         return _ended(state, order, [row for row in found.values() if shortages.is_short(row)])
     ids = live(state.stock_answer.values())
     return (StockAsked("release", order.attempt, ids),) if ids else _rejected(state, order, Reason.STEP_TIMED_OUT)
@@ -355,7 +355,7 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
 
 def _asked_again(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     """The moment is over: ask for the sku that was refused, unless a lower one was lost meanwhile."""
-    found = latest(state.stock_answer.values(), 2)
+    found = latest(state.stock_answer.values(), order.attempt)
     refused = [row for row in found.values() if row.outcome == "refused"]
     lost = [row for row in found.values() if row.outcome != "refused" and not (row.outcome == "reserved" and is_whole(row))]
     if lost:

@@ -61,12 +61,13 @@ def live(rows: Iterable[StockAnswerRow]) -> tuple[str, ...]:
     return tuple(row.reservation_id for row in rows if row.outcome not in ENDED)
 
 
-def latest(rows: Iterable[StockAnswerRow], first_attempt: int) -> dict[str, StockAnswerRow]:
-    """The row of the latest attempt at each sku, by sku, leaving out attempts before the first."""
+def latest(rows: Iterable[StockAnswerRow], attempt: int) -> dict[str, StockAnswerRow]:
+    """What each sku said last to an order in this attempt, by sku; the first attempt counts for nothing once a second has begun."""
+    first_attempt = min(attempt, 2)
     found: dict[str, tuple[int, StockAnswerRow]] = {}
     for row in rows:
         parsed = parse_reservation(row.reservation_id)
-        attempt = parsed[2] if parsed else 0
-        if attempt >= first_attempt and attempt >= found.get(row.sku, (0, row))[0]:
-            found[row.sku] = (attempt, row)
+        asked_in = parsed[2] if parsed else 0
+        if asked_in >= first_attempt and asked_in >= found.get(row.sku, (0, row))[0]:
+            found[row.sku] = (asked_in, row)
     return {sku: row for sku, (_, row) in sorted(found.items())}
