@@ -10,7 +10,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import structlog
@@ -26,10 +26,20 @@ log = structlog.get_logger(__name__)
 
 BATCH_ROWS = 20_000
 STALLED_S = 120.0
+LEADERS_S = 5.0
 ADVICE_STALLED = (
     "If the brokers are well, a transaction that never ends holds the rest back: find it with Kafka's `kafka-transactions.sh find-hanging`, and see "
     '"Kafka 4.3 and 4.4 can forget the end of a committed transaction" in docs/proof.md before you abort it.'
 )
+
+
+def _learn_leaders(consumer: Any, topics: set[str]) -> None:
+    """Ask who leads them before they are assigned: librdkafka looks for leaders that it does not know once a second only, and a partition
+    that moves would stand still for so long. What does not answer here is told by the requests that follow.
+    """
+    with suppress(KafkaException):
+        for topic in sorted(topics):
+            consumer.list_topics(topic, timeout=LEADERS_S)
 
 
 class Restored(Struct, frozen=True):
@@ -111,6 +121,7 @@ class Restorer:
         admin = self._world.admin(self._config)
         jobs = [Job(wanted, self._store.family(wanted.space, wanted.partition)) for wanted in partitions]
         with closing(self._world.consumer(self._reading())) as consumer:
+            _learn_leaders(consumer, {tp.topic for job in jobs for tp in job.topic_partitions()})
             self._fence(unfinished(last_metas(self._world, admin, consumer, partitions)))
             sources = [TopicPartition(wanted.source_topic, wanted.partition) for wanted in partitions]
             ends = end_offsets(self._world, admin, [*sources, *(tp for job in jobs for tp in job.topic_partitions())])

@@ -296,6 +296,9 @@ class Consumer:
     def position_of(self, key: Key) -> int:
         return self._positions.get(key, -1)
 
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> None:
+        """The simulated client knows every leader."""
+
     # -- reading ------------------------------------------------------------------------------------------------------------------
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Message]:
         process = self._process
