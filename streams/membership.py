@@ -27,6 +27,8 @@ from orderflow.tables.world import World
 
 log = structlog.get_logger(__name__)
 
+HEARTBEAT_MS_MAX = 500
+"""Members hear of a rebalance in their next heartbeat, twice for each partition that moves."""
 SEEK_DEADLINE_S = 10.0
 FENCE_DEADLINE_S = 30.0
 FENCE_PAUSE_S = 1.0
@@ -117,7 +119,7 @@ class Membership(ABC):
             "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": settings.session_timeout_ms // 5,
+            "heartbeat.interval.ms": min(HEARTBEAT_MS_MAX, settings.session_timeout_ms // 5),
             "fetch.wait.max.ms": 100,
             "fetch.queue.backoff.ms": 5,
             "queued.min.messages": 20_000,
