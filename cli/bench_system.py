@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orderflow.cli import checkout, logs
+from orderflow.cli import checkout, logs, machine
 from orderflow.cli.terminal import NO, UNAVAILABLE, AsJson, Failure, columns, show
 
 MICRO_FILE = Path("docs") / "benchmarks" / "micro.json"
@@ -234,6 +234,8 @@ def _run(
     from orderflow.cli.bench import on_a_box, say
 
     logs.configure()
+    if machine.may_starve():
+        say("kernel.sched_autogroup_enabled is 1: pinned processes may starve each other; set it to 0 with sysctl for the measurement")
     job, wanted, fleet = (checkout.measurement(module) for module in (name, "targets", "fleet"))
 
     def measured(box: Any, directory: Path) -> dict[str, Any]:

@@ -17,6 +17,17 @@ FOREIGN_MAX = 0.10
 """proof.md 1: a round with more drift, or more load of others (in cores), is void."""
 
 
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+def may_starve() -> bool:
+    """Does the kernel share cores between sessions? Linux 6.18 then let a process with a core to itself starve another one there for minutes."""
+    try:
+        return AUTOGROUP.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def can_pin() -> bool:
     """Two cores and a kernel that lets us choose."""
     return hasattr(os, "sched_setaffinity") and {0, 1} <= os.sched_getaffinity(0)

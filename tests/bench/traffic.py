@@ -5,6 +5,7 @@ is counted from there (no coordinated omission). Answers are what a read_committ
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,8 +59,8 @@ def send(load: Load) -> None:
     late = array("f")
     began = time.monotonic() + BEGIN_IN_S
     print(json.dumps({"began": began}), flush=True)
-    number, pause = 0, 0.001 if load.rate > FAST else 0.0
-    while not stopping.is_set() and (not load.count or number < load.count):
+    number, pause, starter = 0, 0.001 if load.rate > FAST else 0.0, os.getppid()
+    while not stopping.is_set() and os.getppid() == starter and (not load.count or number < load.count):
         now = time.monotonic()
         due = min(int((now - began) * load.rate) + 1, load.count or 1 << 62) if now >= began else 0
         while number < due:
