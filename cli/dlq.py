@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = group("Look at commands that were set aside, and put them back on their logs.")
 
-SPACES = ("orders", "stock", "catalog", "claims")
+SPACES = ("orders", "stock", "catalog", "references")
 WRONG_USAGE = 2
 PREVIEW_CHARACTERS = 70
 REDRIVE_MAX = 10_000

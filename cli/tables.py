@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = group("Look at the rows of a running system and prove that they are what the logs say.")
 
-SPACES = ("orders", "stock", "catalog", "claims")
+SPACES = ("orders", "stock", "catalog", "references")
 WRONG_USAGE = 2
 
 Space = Annotated[str, typer.Option("--space", help=f"One key space: {', '.join(SPACES)}; all without.")]

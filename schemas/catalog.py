@@ -110,7 +110,7 @@ SPACES = (
         (*_head_and_answer("key"), Table("channel", "orderflow.catalog.rows.ChannelRow", "key")),
     ),
     Space(
-        "claims",
+        "references",
         "key",
         _in("claims", "ClaimValue RecordEarlyFact TimerDue"),
         _in("claims", "ValueClaimed EarlyFactKept EarlyFactForwarded EarlyFactForgotten Refused"),

@@ -66,5 +66,5 @@ def fact(provider: str, notice: Notice, raw: bytes) -> Fact:
     if is_id(order_id):
         return Fact(notice.event_id, "orders", tenant or "main", order_id, RecordWebhook(*said))
     if notice.provider_ref:
-        return Fact(notice.event_id, "claims", "main", reference_key(provider, notice.provider_ref), RecordEarlyFact(EarlyFact(*said)))
+        return Fact(notice.event_id, "references", "main", reference_key(provider, notice.provider_ref), RecordEarlyFact(EarlyFact(*said)))
     return Fact(notice.event_id, "orders", "main", _NOT_IN_AN_ID.sub("-", f"{provider}-{notice.event_id}")[:64], RecordWebhook(*said))

@@ -337,7 +337,7 @@ def _claimed(state: State, event: PaymentAuthorized) -> tuple[Send, ...]:
     """The provider's own name of the payment is this order's: what it says later may name nothing else."""
     if state.payment is None or not event.provider_ref:
         return ()
-    return (Send("claims", reference_key(state.payment.attempts[-1].provider, event.provider_ref), ClaimValue(state.key)),)
+    return (Send("references", reference_key(state.payment.attempts[-1].provider, event.provider_ref), ClaimValue(state.key)),)
 
 
 def _ended(state: State, event: OrderStatusChanged) -> list[Settle]:

@@ -403,5 +403,6 @@ def violations(state: State) -> Iterator[str]:
     if row is None:
         return
     yield from payment_ledger.faults(row.ledger)
-    if order is not None and order.status is CANCELED and not is_open(row) and not is_undone(state, order):
+    declined = row.disputes and row.attempts[-1].outcome == DECLINED  # the refund that waited for a dispute: people decide
+    if order is not None and order.status is CANCELED and not is_open(row) and not is_undone(state, order) and not declined:
         yield "the order is canceled and its money was kept"

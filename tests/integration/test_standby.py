@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from integration_harness import Rig, metric, started, until
-from test_tables import environment_of_cli, fill, tables_of
+from test_tables import SPACES, environment_of_cli, fill, tables_of
 
 from orderflow.cli import owners
 from orderflow.connectors.box.box import Servers
 
 pytestmark = [pytest.mark.box, pytest.mark.chaos, pytest.mark.slow]
+
+PARTITIONS = 4 * len(SPACES)
 
 
 def state(url: str) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def owned(url: str) -> int:
 
 def shares(url: str) -> bool:
     """Does it own a part of the partitions, and has a copy of all others?"""
-    return 0 < owned(url) < 12 == owned(url) + len(state(url)["copies"])
+    return 0 < owned(url) < PARTITIONS == owned(url) + len(state(url)["copies"])
 
 
 def test_a_take_over_reads_only_what_the_copy_does_not_have(
@@ -45,12 +47,12 @@ def test_a_take_over_reads_only_what_the_copy_does_not_have(
             until(lambda url=worker.url: shares(url), "everything is owned or copied")
         time.sleep(10)  # what is read is written once a second
         moving = owned(first.url)
-        assert 0 < moving < 12
+        assert 0 < moving < PARTITIONS
         before = tables_of(rig, capsys, "digest")
         moved_rows = sum(each["rows"] for each in before if each["owner"] == first.url)
         read_before = metric(second.url, "orderflow_restored_records_total")
         with down(rig, first.pid):
-            until(lambda: owned(second.url) == 12, "the survivor has all of them")
+            until(lambda: owned(second.url) == PARTITIONS, "the survivor has all of them")
             read = metric(second.url, "orderflow_restored_records_total") - read_before
             assert moved_rows > 50, "a restore without copies would have read at least these"
             assert read <= moving, f"{read} records were read; at most the last meta record of each of {moving} partitions"

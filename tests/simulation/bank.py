@@ -45,7 +45,7 @@ class Bank:
     def __init__(self, edge: Edge) -> None:
         system = edge.system
         self.edge, self.system, self.sim = edge, system, edge.sim
-        self.records, self.claims = edge.records.of("orders"), edge.records.of("claims")
+        self.records, self.claims = edge.records.of("orders"), edge.records.of("references")
         self.random = Random(f"bank {edge.seed}")
         self.webhooks = Random(f"webhooks {edge.seed}")
         self.disputes = Random(f"disputes {edge.seed}")

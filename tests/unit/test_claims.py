@@ -34,7 +34,7 @@ def fact(number: int = 1) -> EarlyFact:
 
 
 def log() -> Log:
-    return Log("claims", KEY)
+    return Log("references", KEY)
 
 
 def test_what_is_said_of_a_claimed_value_is_passed_on_as_if_it_had_named_its_owner() -> None:
@@ -92,7 +92,7 @@ def test_a_value_that_nobody_claims_does_not_grow_for_ever() -> None:
 def test_an_order_claims_the_providers_name_of_each_of_its_payments() -> None:
     order = authorized(committed=False)
     sends = [send for event, meta in order.events for send in order.rules.react(order.rows, event, meta) if isinstance(send, Send)]
-    assert [send for send in sends if send.space == "claims"] == [Send("claims", KEY, ClaimValue("o1"))]
+    assert [send for send in sends if send.space == "references"] == [Send("references", KEY, ClaimValue("o1"))]
 
 
 @pytest.mark.parametrize(("reference", "key"), [("pi_3.x-Y", "pi_3.x-Y"), ("a/b~c d", "a-b-c-d"), ("r" * 300, "r" * 128)])
@@ -111,12 +111,12 @@ def test_whatever_arrives_first_the_order_hears_each_fact_once(seed: int) -> Non
     world.send("orders", "o1", place(priced("1", "A", 1, 1000)), "place")
     facts = [replace(fact(number), kind=f"kind.{number}") for number in range(random.randrange(1, 4))]
     for each in facts:
-        world.send("claims", KEY, RecordEarlyFact(each), f"webhook:local:{each.provider_event_id}")
+        world.send("references", KEY, RecordEarlyFact(each), f"webhook:local:{each.provider_event_id}")
     pay(world, random)
     world.settle()
     order = world.log("orders", "o1")
     heard = [event.provider_event_id for event in order.named(WebhookRecorded)]
-    forgotten = [event.fact.provider_event_id for event in world.log("claims", KEY).named(EarlyFactForgotten)]
+    forgotten = [event.fact.provider_event_id for event in world.log("references", KEY).named(EarlyFactForgotten)]
     assert sorted(heard + forgotten) == sorted(each.provider_event_id for each in facts)
 
 

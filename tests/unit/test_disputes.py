@@ -7,9 +7,10 @@ from domain_fulfillment import ship
 from domain_harness import NOW, Log, Seeded, World
 from domain_orders import answer
 from domain_payments import CURRENCY, PREPAID, Bank, asked, authorized, net, place, priced, said
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from orderflow.streams.domain import sagas
 from orderflow.streams.domain.contract import Refused
 from orderflow.streams.domain.order_records import CancelOrder, OrderHoldPlaced, OrderStatus, PostFulfillmentStatus, RecordDelivery
 from orderflow.streams.domain.parts import Money
@@ -139,6 +140,23 @@ def test_an_order_that_is_canceled_meanwhile_gives_back_what_is_ours_once_it_is_
     assert log.rows.payment.ledger.refunded == refunded and net(log) == 0
 
 
+def test_a_refund_that_waited_for_the_dispute_and_is_declined_is_for_people() -> None:
+    log = authorized()
+    log.when(CapturePayment(), command_id="capture")
+    log.when(said(asked(log)))
+    log.when(says("opened"), command_id="w1")
+    log.when(CancelOrder("staff"), command_id="cancel")
+    for row in list(log.rows.stock_answer.values()):
+        log.when(answer("released", row.sku, row.quantity))
+    log.when(says("won"), command_id="w2")
+    log.when(said(asked(log), "declined"))
+    (saga,) = sagas.sagas(log.rows)
+    assert (saga.waits_for, saga.compensating) == (("people",), True) and log.rows.order.status is S.CANCELED
+    log.when(RefundPayment(), command_id="again")
+    log.when(said(asked(log)))
+    assert sagas.sagas(log.rows) == () and net(log) == 0
+
+
 def test_a_delivered_order_completes_when_its_dispute_is_decided_and_not_before() -> None:
     log = shipped()
     log.when(RecordDelivery("", "", NOW), command_id="delivery")
@@ -174,6 +192,7 @@ def test_a_word_that_this_version_does_not_know_is_parked() -> None:
 
 
 @given(st.integers(0, 2**32))
+@example(711)
 @settings(max_examples=80, deadline=None)
 def test_whatever_interleaves_nobody_is_given_money_twice_by_us(seed: int) -> None:
     """Captures, cancels, refunds and disputes of one order in any order: what we refund never exceeds what we still have then."""

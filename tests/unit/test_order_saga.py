@@ -376,7 +376,7 @@ def shortage_window(world: World) -> None:
 def early_fact(world: World) -> None:
     """A provider speaks of a payment that nobody has."""
     fact = EarlyFact("local", "evt 1", "dispute.opened", provider_ref="ref-9")
-    world.send("claims", "provider_ref:local:ref-9", RecordEarlyFact(fact), "webhook")
+    world.send("references", "provider_ref:local:ref-9", RecordEarlyFact(fact), "webhook")
     world.drain()
     world.tick()
 

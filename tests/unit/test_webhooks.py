@@ -349,7 +349,7 @@ def test_a_notice_goes_to_the_order_that_it_names_or_to_a_key_of_its_own(notice:
 def test_a_notice_that_names_the_providers_reference_alone_goes_to_whoever_claims_it(payment_ref: str) -> None:
     found = fact("stripe", Notice("e", "k", payment_ref, provider_ref="pi_1"), b"raw")
     assert isinstance(found.command, RecordEarlyFact) and found.command.fact.provider_ref == "pi_1"
-    assert (found.space, found.tenant, found.key, found.event_id) == ("claims", "main", "provider_ref:stripe:pi_1", "e")
+    assert (found.space, found.tenant, found.key, found.event_id) == ("references", "main", "provider_ref:stripe:pi_1", "e")
 
 
 def test_a_dispute_of_the_local_provider_names_its_own_reference_alone() -> None:
