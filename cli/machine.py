@@ -21,7 +21,7 @@ AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
 def may_starve() -> bool:
-    """Does the kernel share cores between sessions? Linux 6.18 then let a process with a core to itself starve another one there for minutes."""
+    """Does the kernel share cores between sessions first? Linux 6.18 then let one session's load starve a pinned process of another for minutes."""
     try:
         return AUTOGROUP.read_text().strip() == "1"
     except OSError:

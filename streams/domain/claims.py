@@ -1,4 +1,4 @@
-"""Claims: whose a value is that others know something of ours by (contracts.md 2). Key `provider_ref:<provider>:<reference>`.
+"""Claims, the key space `references`: whose a value is that others know something of ours by. Key `provider_ref:<provider>:<reference>`.
 
 An order claims the provider's references of its payments when it learns them. What a provider says that names only a reference, as Stripe
 does of a dispute, is passed on to the owner; said before anybody claimed it, it waits, ten minutes at most (domain.md 2.3).

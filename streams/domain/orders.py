@@ -1,8 +1,8 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
 This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py (with
-shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py (with
-disputes.py); the folds are order_fold.py and payment_fold.py.
+shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py (with disputes.py);
+the folds are order_fold.py and payment_fold.py.
 """
 
 from collections.abc import Callable, Mapping

@@ -403,6 +403,7 @@ def violations(state: State) -> Iterator[str]:
     if row is None:
         return
     yield from payment_ledger.faults(row.ledger)
-    declined = row.disputes and row.attempts[-1].outcome == DECLINED  # the refund that waited for a dispute: people decide
+    last = row.attempts[-1]
+    declined = row.disputes and (last.operation, last.outcome) == (REFUND, DECLINED)  # it waited for a dispute: people decide
     if order is not None and order.status is CANCELED and not is_open(row) and not is_undone(state, order) and not declined:
         yield "the order is canceled and its money was kept"
