@@ -71,7 +71,7 @@ def hop(
 ) -> dict[str, Any]:
     """One rate with one number of workers: the waits after the warm-up, what the workers used, and the check of all that came out.
 
-    Raises BenchError when answers are missing after two minutes, unless the rate may be too high: then the result says how many.
+    Raises traffic.Unanswered when answers are missing after two minutes, unless the rate may be too high: then the result says how many.
     """
     with contest.watched() as conditions:
         found = _hop(bootstrap, directory, prefix, rate, seconds, warm_s, workers, say, may_fall_behind)
@@ -104,7 +104,7 @@ def _hop(
             sent = sender.wait()
             try:
                 last = answers.await_count(sent, group)
-            except fleet.BenchError:
+            except traffic.Unanswered:
                 if not may_fall_behind:
                     raise
                 last = None

@@ -29,6 +29,10 @@ FAST = 2000
 ANSWERS_TIMEOUT_S = 120.0
 
 
+class Unanswered(fleet.BenchError):
+    """Commands have no answer long after they were due."""
+
+
 class Load(Struct, frozen=True):
     """Commands of J1's input at a constant rate; `count` 0 goes on until it is told to stop."""
 
@@ -188,7 +192,7 @@ class Answers:
             if self._failed is not None:
                 raise fleet.BenchError(f"the answers could not be read: {self._failed}")
             if time.monotonic() > deadline:
-                raise fleet.BenchError(f"{count} commands, {self.count} answers after {timeout_s:.0f} s\n{workers.tails()}")
+                raise Unanswered(f"{count} commands, {self.count} answers after {timeout_s:.0f} s\n{workers.tails()}")
             time.sleep(0.05)
         return self._seen[-1][0]
 

@@ -7,6 +7,7 @@ from typing import Any
 import fleet
 import hot
 import j1
+import latency
 import micro
 import product
 import pytest
@@ -301,6 +302,20 @@ def test_all_commands_are_taken_in() -> None:
 def test_a_void_result_is_said() -> None:
     document = {"facts": {"pinned": True}, "rounds": [{"void": True}, {"void": False}]}
     assert list(bench_system.doubts(document)) == ["1 of 2 results are void: the machine changed its speed, or others used it"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "right"),
+        ({"held": False, "last_answer_behind_s": 3.5}, "right, but 3.5 s behind"),
+        ({"held": False, "last_answer_behind_s": None, "unanswered": 7}, "not held: 7 commands had no answer two minutes later"),
+    ],
+)
+def test_a_rate_that_is_too_high_says_so(change: dict[str, Any], said: str) -> None:
+    result = {**ROUNDS["latency"], "fault": "", "void": False, **change}
+    (row,) = latency.rows({"rounds": [result]})
+    assert row[-1] == said
 
 
 @pytest.mark.parametrize("name", ["latency", "product", "restore", "rebalance", "scale", "hot", "micro"])
