@@ -1,6 +1,6 @@
 """`orderflow fulfillment`: report what warehouses and carriers did, through the HTTP edge."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ def status_path(target: str) -> str:
 
 def delivery_path(target: str) -> str:
     return f"/api/v1/orders/{target}/delivery"
+
+
+def undelivered_path(target: str) -> str:
+    return f"/api/v1/orders/{target}/undelivered"
 
 
 @app.command()
@@ -58,6 +62,29 @@ def deliver(target: Target, key: Key = "", url: Url = DEFAULT_URL, as_json: AsJs
       75  accepted, not decided yet
     """
     _told(ask(url, "POST", delivery_path(target), body={}, key=key), as_json)
+
+
+@app.command()
+def undelivered(
+    target: Target,
+    reason: Annotated[Literal["returned_to_sender", "lost", "refused"], typer.Argument(help="Why it will never arrive.")],
+    key: Key = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Report, as a carrier would, that goods will never reach their receiver. Their money goes back; units that come back are a receipt.
+
+    \b
+    Example:
+      orderflow fulfillment undelivered test-order-123 returned_to_sender
+    \b
+    Exit codes:
+      0   recorded
+      1   refused: nothing is shipped, or no such order
+      69  the edge does not answer
+      75  accepted, not decided yet
+    """
+    _told(ask(url, "POST", undelivered_path(target), body={"reason": reason}, key=key), as_json)
 
 
 def _told(answer: Answer, as_json: bool) -> None:

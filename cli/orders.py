@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
-from orderflow.cli.payments import parse_money
+from orderflow.cli.money import parse_money
 from orderflow.cli.terminal import NO, UNDECIDED, AsJson, Failure, columns, fields, group, show
 
 PATH = "/api/v1/orders"

@@ -11,9 +11,9 @@ from msgspec import Struct, field
 from orderflow.cli import race
 from orderflow.cli.client import Edge
 from orderflow.cli.fulfillment import status_path
+from orderflow.cli.money import PATH as PAYMENTS
 from orderflow.cli.ordering import STEPS
 from orderflow.cli.orders import PATH as ORDERS
-from orderflow.cli.payments import PATH as PAYMENTS
 from orderflow.cli.stock import PATH as STOCK
 
 CURRENCY = "EUR"

@@ -1,18 +1,15 @@
 """`orderflow payments`: read and move the money of orders through the HTTP edge; run the connector and the local provider."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orderflow.cli import disputes
-from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
-from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, columns, fields, group, show
+from orderflow.cli import cod, disputes
+from orderflow.cli.client import DEFAULT_URL, Key, Url, ask, outcome_code
+from orderflow.cli.money import PATH, WRONG_USAGE, parse_money, payment_lines
+from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, group, show
 from orderflow.cli.worker import SCHEMA_CACHE, Bootstrap, JsonLog, Registry
-
-PATH = "/api/v1/payments"
-WRONG_USAGE = 2
 
 app = group("Read and move the money of orders; run what talks to payment providers.")
 
@@ -21,14 +18,6 @@ Amount = Annotated[
     str, typer.Argument(metavar="[AMOUNT]", help="Minor units and currency, such as 1250EUR; without it all that is possible.")
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
-
-
-def parse_money(text: str) -> dict[str, Any]:
-    """`1250EUR`: minor units and an ISO 4217 code. Raises Failure naming the text."""
-    digits, currency = text[:-3], text[-3:]
-    if not (digits.isascii() and digits.isdigit() and currency.isascii() and currency.isalpha() and currency.isupper()):
-        raise Failure(f"{text!r} is no amount", then="write minor units and currency, for example 1250EUR", code=WRONG_USAGE)
-    return {"amount_minor": int(digits), "currency": currency}
 
 
 @app.command()
@@ -118,31 +107,8 @@ def _moved(payment_id: str, verb: str, amount: str, reason: str, key: str, url: 
     raise typer.Exit(outcome_code(answer))
 
 
-def payment_lines(answer: Answer) -> Iterator[str]:
-    payment = answer.body
-    if answer.status == 202:
-        yield f"accepted, the provider has not answered yet: {answer.location or payment.get('location', '')}"
-        return
-    counters = payment["ledger"]
-    yield from fields({"payment_id": payment["payment_id"], "status": payment["status"], "currency": counters["currency"]})
-    named = ("authorized", "captured", "voided", "refunded", *(("disputed",) if payment["disputes"] else ()))
-    yield from columns(
-        ("", *named),
-        [["done", *(counters[name] for name in named)], ["asked", *(counters[f"{name}_pending"] for name in named)]],
-    )
-    rows = (
-        [each["attempt_id"], each["operation"], each["operation_no"], each["outcome"], each["amount"]["amount_minor"], each["code"]]
-        for each in payment["attempts"]
-    )
-    yield from columns(("attempt", "latest", "no", "outcome", "amount", "code"), rows)
-    if payment["disputes"]:
-        found = (
-            [each["dispute_ref"], each["outcome"], each["amount"]["amount_minor"], each["code"], each["opened_at"]]
-            for each in payment["disputes"]
-        )
-        yield from columns(("dispute", "outcome", "amount", "code", "opened_at"), found)
-
-
+app.command()(cod.confirm)
+app.command()(cod.collected)
 app.command()(disputes.dispute)
 app.command()(disputes.decide)
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from orderflow.cli.client import DEFAULT_URL, Answer, Key, Url, ask, outcome_code
+from orderflow.cli.money import PATH as PAYMENTS
+from orderflow.cli.money import payment_lines
 from orderflow.cli.orders import PATH as ORDERS
 from orderflow.cli.orders import OrderId
-from orderflow.cli.payments import PATH as PAYMENTS
-from orderflow.cli.payments import payment_lines
 from orderflow.cli.terminal import UNDECIDED, AsJson, Failure, columns, fields, group, show
 
 PATH = "/api/v1/sagas"

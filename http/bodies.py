@@ -243,6 +243,14 @@ class DeliveryBody(Body):
     proof_ref: Id | None = None
 
 
+class UndeliveredBody(Body):
+    """What a carrier would say. Without `failed_at` it is now."""
+
+    reason: Literal["returned_to_sender", "lost", "refused"]
+    failed_at: Instant | None = None
+    shipment_id: ChildId | None = None
+
+
 class ReceiptBody(Body):
     sku: Id
     quantity: Received = Field(validation_alias=QTY, description="Also spelled `quantity`.")

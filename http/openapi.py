@@ -15,7 +15,7 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orderflow.http import fulfillment, health, holds, orders, payments, reservations, sagas, stock, webhooks
+from orderflow.http import cod, fulfillment, health, holds, orders, payments, reservations, sagas, stock, webhooks
 from orderflow.http.calls import Call
 from orderflow.http.problems import MEDIA_TYPE
 from orderflow.http.routing import Route
@@ -53,7 +53,7 @@ ROUTES = (Route("GET", "/openapi.json", serve_document, "This document.", "opera
 
 def table() -> tuple[Route, ...]:
     """Every route of the edge."""
-    nouns = (orders, holds, payments, webhooks, stock, reservations, fulfillment, sagas, health)
+    nouns = (orders, holds, payments, cod, webhooks, stock, reservations, fulfillment, sagas, health)
     return (*(route for noun in nouns for route in noun.ROUTES), *ROUTES)
 
 

@@ -1,6 +1,7 @@
 """Payments over HTTP: the money of an order, and what people may do with it. Its id is the order's."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from aiohttp import web
 from msgspec import Struct
@@ -20,6 +21,7 @@ from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import CapturePayment, PaymentSnapshot, RefundPayment, RetryPayment, VoidPayment
 
 PATH = "/api/v1/payments"
+B = TypeVar("B", bound=Body)
 
 
 class MoneyBody(Body):
@@ -65,11 +67,16 @@ async def refund_payment(call: Call) -> web.StreamResponse:
 
 
 async def _moved(call: Call, asking: Callable[[Money | None, str, str], Struct], status: int) -> web.StreamResponse:
+    return await moved(call, MoneyBody, lambda body: asking(money(body.amount), body.reason, body.reference), status)
+
+
+async def moved(call: Call, kind: type[B], asking: Callable[[B], Struct], status: int) -> web.StreamResponse:
+    """Ask for what the body says: the payment after it, 202 while it has no outcome, or the problem of the rule that refused."""
     payment_id = call.id("id")
     _demand_key(call)
-    body = await call.body(MoneyBody)
+    body = await call.body(kind)
     name = call.name(body, payment_id)
-    outcome = await call.ask("orders", payment_id, asking(money(body.amount), body.reason, body.reference), name)
+    outcome = await call.ask("orders", payment_id, asking(body), name)
     if isinstance(outcome, Denied):
         raise call.refusal(outcome, order_id=payment_id)
     if outcome is None:

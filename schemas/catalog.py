@@ -62,13 +62,15 @@ SPACES = (
         _in(
             "orders",
             "PlaceOrder RecordStockAnswer CancelOrder EditOrder AnswerShortage PlaceHold ReleaseHold PostFulfillmentStatus RecordDelivery"
-            " RecordProviderResult RecordWebhook RetryPayment CapturePayment VoidPayment RefundPayment TimerDue",
+            " RecordUndelivered"
+            " RecordProviderResult RecordWebhook RetryPayment ConfirmCod ConfirmCodCollection CapturePayment VoidPayment RefundPayment"
+            " TimerDue",
         ),
         _in(
             "orders",
             "OrderCreated OrderStatusChanged OrderRejected OrderEditRequested OrderEdited OrderEditFailed OrderLineCanceled"
             " ShortageAsked OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
-            " FulfillmentStatusBuffered DeliveryConfirmed"
+            " FulfillmentStatusBuffered DeliveryConfirmed DeliveryFailed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
             " DisputeOpened DisputeClosed Refused",
         ),
@@ -287,6 +289,7 @@ ALIASES: Mapping[str, str] = {
     "FulfillmentCreated": "fulfillment.order_created",
     "FulfillmentStatusChanged": "fulfillment.status_changed",
     "DeliveryConfirmed": "shipping.delivery_confirmed",
+    "DeliveryFailed": "shipping.delivery_failed",
     "PaymentAuthorized": "payment.payment.processed",
     "PaymentCaptured": "payment.payment.captured",
     "PaymentVoided": "payment.payment.voided",
@@ -311,6 +314,7 @@ _OPERATIONS = ("authorize", "capture", "void", "refund")
 _RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
 _WEBHOOKS = ("orders.RecordWebhook", "orders.WebhookRecorded", "claims.EarlyFact")
 _DISPUTES = ("opened", "won", "lost")
+_UNDELIVERED = ("returned_to_sender", "lost", "refused")
 _HOLDS = ("FRAUD_REVIEW", "ADDRESS_INVALID", "PAYMENT", "PAYMENT_EXPIRING", "CAPACITY", "SHORT", "MANUAL")
 _OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
 VALUES: Mapping[str, tuple[str, ...]] = {
@@ -336,6 +340,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.PlaceOrder.payment_terms": _PAYMENT_TERMS,
     "orderflow.orders.PlaceOrder.partial_policy": _PARTIAL_POLICIES,
     "orderflow.orders.AnswerShortage.choice": ("ship_available", "cancel"),
+    **{f"orderflow.orders.{name}.reason": _UNDELIVERED for name in ("RecordUndelivered", "DeliveryFailed")},
     **{
         f"orderflow.orders.{name}.hold": _HOLDS
         for name in ("PlaceHold", "ReleaseHold", "OrderHoldPlaced", "OrderHoldReleased", "rows.Hold")
@@ -366,7 +371,7 @@ _CODES: Mapping[int, str] = {
         STEP_SKIPPED PREDECESSOR_MISSING AMBIGUOUS_FULFILLMENT CAPACITY_FULL STORAGE_FULL SKU_RETIRED CART_EMPTY
         CART_NOT_OPEN TRACKING_TAKEN EMAIL_TAKEN PHONE_TAKEN WOULD_GO_NEGATIVE BATCH_ALREADY_APPLIED FRAUD_BLOCKED
         REFUND_EXCEEDS_CAPTURED CAPTURE_EXCEEDS_AUTHORIZED DISPUTE_OPEN VERSION_CONFLICT EDIT_NOT_ALLOWED
-        NOT_AUTHORIZED_STATE AUTHORIZATION_EXPIRED LOT_EXPIRED LOT_MISMATCH WEIGHT_MISMATCH QC_REQUIRED LABEL_MISSING
+        NOT_AUTHORIZED_STATE AUTHORIZATION_EXPIRED UNDELIVERED LOT_EXPIRED LOT_MISMATCH WEIGHT_MISMATCH QC_REQUIRED LABEL_MISSING
         SHIPMENT_MISSING RETRIES_EXHAUSTED ORDER_NOT_DELIVERED LINE_IN_OTHER_RETURN NOT_RECEIVED
         REPLACEMENT_OUT_OF_STOCK RATE_STALE ADDRESS_IN_USE CUSTOMER_ERASED ORDERS_OPEN
     """,

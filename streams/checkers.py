@@ -272,7 +272,7 @@ def transitions(events: Iterable[Seen]) -> Iterator[Violation]:
             if seen.meta.version != order.payment_version:
                 yield Violation("I7", where, f"version {seen.meta.version} of the payment after {order.payment_version - 1}")
             continue
-        elif name in ("DeliveryConfirmed", "OrderEdited", "OrderLineCanceled", "OrderHoldPlaced", "OrderHoldReleased"):
+        elif name in ("DeliveryConfirmed", "DeliveryFailed", "OrderEdited", "OrderLineCanceled", "OrderHoldPlaced", "OrderHoldReleased"):
             order.version += 1
         if not getattr(event, "fulfillment_id", "") and seen.meta.version != order.version:
             yield Violation("I7", where, f"version {seen.meta.version}; {order.version} facts were seen")
@@ -308,7 +308,9 @@ def given_back(events: Iterable[Seen]) -> Iterator[Violation]:
             gone = event.outcome in ("refused", "released", "expired", "shipped", "lost") and not event.allocations
             if gone:
                 held[event.reservation_id] = "gone"
-        elif name == "OrderStatusChanged" and event.new_status in ("REJECTED", "EXPIRED", "CANCELED"):
+        elif (
+            name == "OrderStatusChanged" and event.new_status in ("REJECTED", "EXPIRED", "CANCELED") and event.previous_status != "SHIPPED"
+        ):
             for reservation, state in held.items():
                 if state == "held":
                     yield Violation("I15", seen.meta.event_id, f"{event.new_status} while it keeps {reservation}")
@@ -416,6 +418,8 @@ SILENT = frozenset(
         "PostFulfillmentStatus",
         "CancelOrder",
         "RecordDelivery",
+        "RecordUndelivered",
+        "ConfirmCod",
         "SetChannel",
         "ClaimValue",
     }

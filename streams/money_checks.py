@@ -30,7 +30,7 @@ class Payment:
         self.wanted: dict[str, int] = {}
         """Line -> units that were not canceled before the money was asked for."""
         self.status = ""
-        self.exists = False
+        self.exists = self.on_delivery = False
 
     @property
     def owed(self) -> int:
@@ -70,8 +70,11 @@ class Payment:
         elif name == "FulfillmentStatusChanged" and event.new_status == "SHIPPED":
             for line in event.lines:
                 self.shipped[line.line_id] = self.shipped.get(line.line_id, 0) + line.shipped
-            if self.exists and self.moved["capture"] < self.owed:
+            if self.exists and not self.on_delivery and self.moved["capture"] < self.owed:
                 yield f"{self.moved['capture']} was captured when goods worth {self.owed} left"
+        elif name == "FulfillmentStatusChanged" and event.new_status == "COMPENSATED":
+            for line in event.lines:
+                self.shipped[line.line_id] -= line.shipped
         elif name == "OrderStatusChanged":
             self.status = str(event.new_status)
             if self.status == "CANCELED" and self.exists:
@@ -79,7 +82,7 @@ class Payment:
 
     def _asked(self, event: Any) -> Iterator[str]:
         amount = event.amount.amount_minor
-        self.exists, self.number = True, self.number + 1
+        self.exists, self.on_delivery, self.number = True, event.method == "cod", self.number + 1
         if self.open is not None:
             yield f"{event.operation} is asked while {self.open.operation} has no answer"
         if event.operation_no != self.number or event.idempotency_key != f"{event.attempt_id}:{event.operation}:{event.operation_no}":
@@ -126,5 +129,9 @@ class Payment:
         if self.open is not None:
             yield f"{self.open.operation} has no answer"
         kept = 0 if self.disputes else self.moved["capture"] - self.moved["refund"] - self.lost
-        if self.status in ENDED and (self.left or kept > self.owed):
+        left, most = self.left, self.owed
+        if self.on_delivery:  # what has left may still be collected; people give back what was collected beyond it
+            left -= max(0, self.owed - self.moved["capture"])
+            most = max(most, kept) if self.status != "CANCELED" else most
+        if self.status in ENDED and (left > 0 or kept > most):
             yield f"{self.status} and {kept} kept, {self.left} still authorized, for goods worth {self.owed}"

@@ -10,7 +10,15 @@ from orderflow.streams.domain.sagas import Patience
 from orderflow.streams.parking import PARKED_MAX, PARKED_PERCENT_MAX
 from orderflow.streams.watchdog import BOUND_S
 
-WINDOWS = ("payment_window_s", "authorization_warning_s", "cancel_window_s", "shortage_window_s", "complete_after_s")
+WINDOWS = (
+    "payment_window_s",
+    "cod_window_s",
+    "authorization_warning_s",
+    "cancel_window_s",
+    "shortage_window_s",
+    "refund_window_s",
+    "complete_after_s",
+)
 """What people wait for, and ORDERFLOW_CLOCK_SPEED shortens."""
 GIVE_UP_SESSIONS_MIN = 4
 
@@ -72,16 +80,20 @@ class WorkerSettings(BaseSettings):
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     payment_window_s: int = Field(1800, ge=5, le=86_400)
     """How long a prepaid order waits for its authorization; its stock is kept for as long."""
+    cod_window_s: int = Field(86_400, ge=5)
+    """How long an order that is paid on delivery waits to be confirmed by people; its stock is kept for as long."""
     authorization_warning_s: int = Field(86_400, ge=1)
     """How long before its authorization ends an order that is not captured gets the hold PAYMENT_EXPIRING; half of a shorter one's time."""
     cancel_window_s: int = Field(3600, ge=1)
     """How long after placing it a customer may cancel an order."""
     shortage_window_s: int = Field(259_200, ge=5)
     """How long a customer may think about a shortage (partial policy `ask`); what there is stays reserved meanwhile."""
+    refund_window_s: int = Field(15_552_000, ge=1)
+    """How long after its latest capture people may still refund a payment: 180 days, as providers allow it."""
     complete_after_s: int = Field(604_800, ge=1)
     """How long after its delivery an order completes: seven days."""
     clock_speed: int = Field(1, ge=1, le=100_000)
-    """Demos watch days pass: the windows above that people wait for (payment, authorization, cancel, shortage, completion) are so many times shorter."""
+    """Demos watch days pass: the windows above that people wait for (payment, cash on delivery, authorization, cancel, shortage, refund, completion) are so many times shorter."""
     saga_late_s: int = Field(30, ge=1, le=86_400)
     """A saga whose time is over for longer than this, while nothing happened, is listed and counted as stuck."""
     saga_unanswered_s: int = Field(300, ge=1, le=604_800)

@@ -3,7 +3,7 @@
 There is no silent default: an order whose channel has no policy is refused. Orders read it as a lookup and copy what they used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -41,6 +41,8 @@ class ChannelPolicy(Struct, frozen=True, gc=False):
     payment_provider: str = "local"
     payment_attempts: int = 1
     """How often a buyer may try to pay for an order: up to three times (domain.md 2.3)."""
+    cod_maximum: Mapping[str, int] = {}
+    """The largest total that may be paid on delivery, by currency, in minor units; a currency without one has no such limit."""
 
 
 BOX = ChannelPolicy(client_ids=True)
@@ -134,18 +136,24 @@ def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tup
         yield Reason.SCHEMA_INVALID, "capacity"
     if policy.partial_policy not in PARTIAL_POLICIES:
         yield Reason.SCHEMA_INVALID, "partial_policy"
-    if not is_id(policy.payment_provider):
+    if not is_id(policy.payment_provider) or policy.payment_provider == "cod":  # whom nobody can ask
         yield Reason.SCHEMA_INVALID, "payment_provider"
     if not 1 <= policy.payment_attempts <= PAYMENT_ATTEMPTS_MAX:
         yield Reason.SCHEMA_INVALID, "payment_attempts"
+    if any(not _is_currency(currency) or most < 1 for currency, most in policy.cod_maximum.items()):
+        yield Reason.SCHEMA_INVALID, "cod_maximum"
     if policy.stock_buffer < 0:
         yield Reason.SCHEMA_INVALID, "stock_buffer"
     if not is_zone(policy.time_zone):
         yield Reason.SCHEMA_INVALID, "time_zone"
     if policy.default_location and policy.default_location not in settings.locations:
         yield Reason.UNKNOWN_LOCATION, "default_location"
-    if policy.currency and not (len(policy.currency) == 3 and policy.currency.isascii() and policy.currency.isupper()):
+    if policy.currency and not _is_currency(policy.currency):
         yield Reason.CURRENCY_UNSUPPORTED, "currency"
+
+
+def _is_currency(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isupper()
 
 
 def evolve(state: State, event: Event, meta: EventMeta) -> State:

@@ -77,6 +77,8 @@ class Settings(Struct, frozen=True, gc=False):
     """A reservation outlives the order's latest open timer by this much."""
     payment_window_s: int = 1800
     """How long a prepaid order waits for its authorization: 30 min, the window of cards (domain.md 2.3)."""
+    cod_window_s: int = 86_400
+    """How long an order that is paid on delivery waits to be confirmed: 24 h (domain.md 2.3)."""
     authorization_warning_s: int = 86_400
     """How long before its authorization ends an order that is not captured is held for people: a day (domain.md 2.3)."""
     shortage_window_s: int = 259_200
@@ -88,6 +90,8 @@ class Settings(Struct, frozen=True, gc=False):
     contended_waits_max: int = 3
     cancel_window_s: int = 3600
     """How long a customer may cancel (domain.md 2.2)."""
+    refund_window_s: int = 15_552_000
+    """How long after the latest capture people may still refund: 180 days (domain.md 2.3)."""
     complete_after_s: int = 604_800
     """How long after its delivery an order completes: seven days (domain.md 2.2)."""
     lines_max: int = 100

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from orderflow.streams.domain.contract import MICROS_PER_S, EventMeta, Refused, Send, Settle, TimerDue, Turn
 from orderflow.streams.domain.fulfillment_steps import (
     CANCELED,
+    COMPENSATED,
     COMPLETED,
     COUNTED,
     FINISHED,
@@ -24,6 +25,7 @@ from orderflow.streams.domain.ids import fulfillment_id
 from orderflow.streams.domain.order_records import (
     AssignedLine,
     DeliveryConfirmed,
+    DeliveryFailed,
     FulfillmentCreated,
     FulfillmentStatus,
     FulfillmentStatusBuffered,
@@ -34,8 +36,10 @@ from orderflow.streams.domain.order_records import (
     OrderStatusChanged,
     PostFulfillmentStatus,
     RecordDelivery,
+    RecordUndelivered,
 )
 from orderflow.streams.domain.order_rows import BufferedPost, FulfillmentRow, OrderRow, State, StockAnswerRow
+from orderflow.streams.domain.order_status import CANCELED as ORDER_CANCELED
 from orderflow.streams.domain.order_status import CONFIRMED as ORDER_CONFIRMED
 from orderflow.streams.domain.order_status import PENDING as ORDER_PENDING
 from orderflow.streams.domain.order_status import PROCESSING, delivered, status_changed
@@ -47,6 +51,8 @@ from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_records import ShipStock
 
+UNDELIVERED = ("returned_to_sender", "lost", "refused")
+"""Why a carrier will not hand a fulfillment over any more."""
 BUFFERED_POST = "buffered_post"
 """Kind of the timer that gives a waiting post up."""
 PREDECESSORS = {"picked": "ordered", "packed": "picked", "shipped": "packed"}
@@ -57,6 +63,7 @@ Event = (
     | FulfillmentStatusIgnored
     | FulfillmentStatusBuffered
     | DeliveryConfirmed
+    | DeliveryFailed
     | OrderStatusChanged
     | PaymentRequested
     | Refused
@@ -272,7 +279,8 @@ def order_moved(state: State, order: OrderRow, changed: Rows) -> tuple[OrderStat
     """The order is shipped when every fulfillment that was not canceled is, and none is about to be added."""
     statuses = [changed.get(row.fulfillment_id, row).status for row in state.fulfillment.values()]
     going = [status for status in statuses if status is not CANCELED]
-    if order.status is PROCESSING and order.edit is None and going and all(status in (SHIPPED, COMPLETED) for status in going):
+    left = (SHIPPED, COMPLETED, COMPENSATED)
+    if order.status is PROCESSING and order.edit is None and going and all(status in left for status in going):
         return (status_changed(order, PROCESSING, ORDER_SHIPPED, statuses),)
     return ()
 
@@ -312,17 +320,13 @@ def due(row: FulfillmentRow) -> tuple[str, int] | None:
 def deliver(state: State, command: RecordDelivery, turn: Turn) -> tuple[Event, ...]:
     """One fulfillment has reached its receiver, or all that are shipped; the order is delivered when none is on its way."""
     order = state.order
-    if order is None or (command.fulfillment_id not in ("", state.key) and command.fulfillment_id not in state.fulfillment):
+    if order is None or _is_unknown(state, command):
         return refusal(command, Reason.NOT_FOUND, fulfillment_id=command.fulfillment_id)
     if command.delivered_at <= 0:
         return refusal(command, Reason.SCHEMA_INVALID, field="delivered_at")
-    named = state.fulfillment.get(command.fulfillment_id)
-    candidates = [named] if named else list(state.fulfillment.values())
-    arrived = [row for row in candidates if row.status is SHIPPED]
+    arrived = _on_their_way(state, command)
     if not arrived:
-        if any(row.status is COMPLETED for row in candidates):
-            return ()
-        return refusal(command, Reason.ILLEGAL_TRANSITION, status=order.status.lower())
+        return _as_before(state, order, command, COMPLETED)
     events: list[Event] = []
     for row in arrived:
         events.append(DeliveryConfirmed(command.shipment_id, row.fulfillment_id, command.delivered_at))
@@ -333,6 +337,55 @@ def deliver(state: State, command: RecordDelivery, turn: Turn) -> tuple[Event, .
     if order.status is ORDER_SHIPPED and all(status in FINISHED for status in statuses):
         events.append(delivered(order, statuses, turn))
     return tuple(events)
+
+
+def undelivered(state: State, command: RecordUndelivered) -> tuple[Event, ...]:
+    """One fulfillment will never reach its receiver, or none of those that are shipped. The order then looks at what is left of it."""
+    order = state.order
+    if order is None or _is_unknown(state, command):
+        return refusal(command, Reason.NOT_FOUND, fulfillment_id=command.fulfillment_id)
+    if command.reason not in UNDELIVERED:
+        return refusal(command, Reason.SCHEMA_INVALID, field="reason", possible=", ".join(UNDELIVERED))
+    if command.failed_at <= 0:
+        return refusal(command, Reason.SCHEMA_INVALID, field="failed_at")
+    events: list[Event] = []
+    for row in _on_their_way(state, command):
+        events.append(DeliveryFailed(command.reason, command.shipment_id, row.fulfillment_id, command.failed_at))
+        progress = _progress(row, COMPENSATED, ())
+        events.append(FulfillmentStatusChanged(row.fulfillment_id, row.location_id, SHIPPED, COMPENSATED, False, progress or ()))
+    return tuple(events) or _as_before(state, order, command, COMPENSATED)
+
+
+def _is_unknown(state: State, command: RecordDelivery | RecordUndelivered) -> bool:
+    return command.fulfillment_id not in ("", state.key) and command.fulfillment_id not in state.fulfillment
+
+
+def _meant(state: State, command: RecordDelivery | RecordUndelivered) -> list[FulfillmentRow]:
+    named = state.fulfillment.get(command.fulfillment_id)
+    return [named] if named else list(state.fulfillment.values())
+
+
+def _on_their_way(state: State, command: RecordDelivery | RecordUndelivered) -> list[FulfillmentRow]:
+    return [row for row in _meant(state, command) if row.status is SHIPPED]
+
+
+def _as_before(
+    state: State, order: OrderRow, command: RecordDelivery | RecordUndelivered, reached: FulfillmentStatus
+) -> tuple[Refused, ...]:
+    """Nothing of it is on its way: a repeat is answered as done, anything else refused."""
+    if any(row.status is reached for row in _meant(state, command)):
+        return ()
+    return refusal(command, Reason.ILLEGAL_TRANSITION, status=order.status.lower())
+
+
+def ended(state: State, order: OrderRow, turn: Turn, *, is_undone: bool) -> tuple[OrderStatusChanged, ...]:
+    """A shipped order of which nothing is on its way any more: delivered, or canceled once all its money has gone back."""
+    statuses = [row.status for row in state.fulfillment.values()]
+    if order.status is not ORDER_SHIPPED or any(status not in FINISHED for status in statuses):
+        return ()
+    if COMPLETED in statuses:
+        return (delivered(order, statuses, turn),)
+    return (status_changed(order, ORDER_SHIPPED, ORDER_CANCELED, statuses, Reason.UNDELIVERED),) if is_undone else ()
 
 
 # -- what follows ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from orderflow.streams.domain.transitions import Transition, Transitions
 PENDING, PLANNING, PICKING = FulfillmentStatus.PENDING, FulfillmentStatus.PLANNING, FulfillmentStatus.PICKING
 PICKED, PACKING, PACKED = FulfillmentStatus.PICKED, FulfillmentStatus.PACKING, FulfillmentStatus.PACKED
 READY, SHIPPED, COMPLETED = FulfillmentStatus.READY, FulfillmentStatus.SHIPPED, FulfillmentStatus.COMPLETED
-CANCELED = FulfillmentStatus.CANCELED
+CANCELED, COMPENSATED = FulfillmentStatus.CANCELED, FulfillmentStatus.COMPENSATED
 
 WAY = (PENDING, PLANNING, PICKING, PICKED, PACKING, PACKED, READY, SHIPPED, COMPLETED)
 """Every fulfillment goes this way, step by step, unless it is canceled before it ships."""
@@ -22,7 +22,7 @@ POSTED = frozenset({PLANNING, PICKING, PICKED, PACKING, PACKED, READY, SHIPPED})
 """Steps a warehouse may report; canceling is the order's, completing the carrier's."""
 COUNTED = {PICKED: "picked", PACKED: "packed", SHIPPED: "shipped"}
 """The counter a step sets on every line, and a post may name quantities for."""
-FINISHED = frozenset({COMPLETED, CANCELED})
+FINISHED = frozenset({COMPLETED, CANCELED, COMPENSATED})
 
 TRANSITIONS = Transitions(
     "fulfillment",
@@ -36,6 +36,7 @@ TRANSITIONS = Transitions(
         Transition(PACKED, READY, "posted or implied"),
         Transition(READY, SHIPPED, "posted, commit answered"),
         Transition(SHIPPED, COMPLETED, "delivered"),
+        Transition(SHIPPED, COMPENSATED, "undelivered: it never reached its receiver"),
         *(Transition(status, CANCELED, "order canceled") for status in WAY[: WAY.index(SHIPPED)]),
     ),
 )
@@ -83,6 +84,8 @@ def label(statuses: Iterable[FulfillmentStatus]) -> str:
     """One word for all fulfillments of an order, in lower case; empty when there are none."""
     found = tuple(statuses)
     going = on_the_way(found)
+    if not going and COMPENSATED in found:
+        return "undelivered"
     if not going:
         return "canceled" if found else ""
     least, most = going[0], going[-1]

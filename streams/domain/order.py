@@ -6,8 +6,8 @@ from orderflow.streams.domain import fulfillment, money, order_edits, order_line
 from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
+from orderflow.streams.domain.fulfillment_steps import COMPENSATED, FINISHED, PICKING, RANKS
 from orderflow.streams.domain.fulfillment_steps import COMPLETED as FULFILLMENT_COMPLETED
-from orderflow.streams.domain.fulfillment_steps import FINISHED, PICKING, RANKS
 from orderflow.streams.domain.fulfillment_steps import SHIPPED as FULFILLMENT_SHIPPED
 from orderflow.streams.domain.ids import is_id, order_number, reservation_id
 from orderflow.streams.domain.order_records import (
@@ -38,8 +38,6 @@ from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_answers import demand, live
 from orderflow.streams.domain.zones import is_zone
 
-TERMS = ("invoice", payment.PREPAID)
-"""The payment terms these rules can keep."""
 LINE_KINDS = ("item", "shipping", "fee")
 ATTRIBUTES_MAX = 20
 TOKEN_LENGTH_MAX = 128
@@ -81,7 +79,7 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         command.must_accept or policy.must_accept,
         command.attributes,
         turn.meta.principal,
-        policy.payment_provider,
+        payment.COD if terms == payment.COD else policy.payment_provider,
         command.token_ref,
         policy.payment_attempts,
     )
@@ -96,8 +94,7 @@ def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...],
     settings = turn.settings
     due_at = turn.at + settings.give_up_s * MICROS_PER_S
     more_s = settings.reservation_margin_s
-    if order.payment_terms == payment.PREPAID:
-        more_s += settings.payment_window_s
+    more_s += payment.window_s(settings, order.payment_terms)
     if order.partial_policy == shortages.ASK:
         more_s += settings.shortage_window_s
     return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + more_s * MICROS_PER_S)
@@ -189,9 +186,6 @@ def _faults_of_lines(command: PlaceOrder, settings: Settings) -> Iterator[Fault]
 
 def _faults_of_policy(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fault]:
     """What the channel wants and these rules cannot keep: refused loudly rather than half done."""
-    terms = command.payment_terms or policy.payment_terms
-    if terms not in TERMS:
-        yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "possible": ", ".join(TERMS)}
     partial_policy = command.partial_policy or policy.partial_policy
     if partial_policy not in shortages.POLICIES:
         yield Reason.POLICY_UNSUPPORTED, {"partial_policy": partial_policy, "possible": ", ".join(shortages.POLICIES)}
@@ -212,7 +206,8 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
     for line in command.lines:
         if any(each.currency != currency for each in money.moneys(line)):
             yield Reason.CURRENCY_UNSUPPORTED, {"line_id": line.line_id, "possible": currency}
-    required = policy.price_required or (command.payment_terms or policy.payment_terms) == payment.PREPAID
+    terms = command.payment_terms or policy.payment_terms
+    required = policy.price_required or terms in payment.TERMS
     for line in command.lines:
         if required and line.unit_price is None:
             yield Reason.PRICE_MISSING, {"line_id": line.line_id}
@@ -224,6 +219,9 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
     sums = money.totals(command.lines, currency)
     if sums is not None and max(sums.items.amount_minor, sums.total.amount_minor) > money.AMOUNT_MINOR_MAX:
         yield Reason.AMOUNT_OVERFLOW, {"total": str(sums.total.amount_minor)}
+    most = policy.cod_maximum.get(currency) if terms == payment.COD else None
+    if sums is not None and most is not None and sums.total.amount_minor > most:
+        yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "most": str(most)}
 
 
 # -- canceling ------------------------------------------------------------------------------------------------------------------------
@@ -285,7 +283,7 @@ def canceling(state: State, order: OrderRow, reason: str, by: str, turn: Turn) -
 
 def cancel_ended(order: OrderRow, statuses: list[FulfillmentStatus], reason: str, turn: Turn) -> tuple[OrderStatusChanged, ...]:
     """Every owner has answered: the order is canceled, or what the fulfillments that left say."""
-    left = [status for status in statuses if status is not FULFILLMENT_CANCELED]
+    left = [status for status in statuses if status not in (FULFILLMENT_CANCELED, COMPENSATED)]
     if not left:
         return (status_changed(order, CANCEL_PENDING, CANCELED, statuses, reason),)
     shipped = status_changed(order, CANCEL_PENDING, SHIPPED, statuses, reason)

@@ -10,6 +10,7 @@ from orderflow.streams.domain.holds import PAYMENT_EXPIRING
 from orderflow.streams.domain.ids import answer_key, parse_reservation
 from orderflow.streams.domain.order_records import (
     DeliveryConfirmed,
+    DeliveryFailed,
     FulfillmentCreated,
     FulfillmentReduced,
     FulfillmentStatus,
@@ -78,6 +79,7 @@ Event = (
     | FulfillmentStatusIgnored
     | FulfillmentStatusBuffered
     | DeliveryConfirmed
+    | DeliveryFailed
     | PaymentEvent
     | WebhookRecorded
     | DisputeOpened
@@ -127,10 +129,12 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _ignored(state, event, meta)
         case DeliveryConfirmed():
             return _delivered(state, order, event)
+        case DeliveryFailed():
+            return _undelivered(state, order, event)
         case PaymentRequested():
             return requested(state, replace(order, asked_at=meta.occurred_at), event)
         case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
-            return resulted(state, order, event)
+            return resulted(state, order, event, meta.occurred_at)
         case DisputeOpened() | DisputeClosed():
             return disputed(state, order, event, meta.occurred_at)
         case OrderRejected() | WebhookRecorded() | Refused():
@@ -379,3 +383,17 @@ def _delivered(state: State, order: OrderRow, event: DeliveryConfirmed) -> State
     shipped = _by_line(row.lines, "shipped")
     lines = tuple(replace(line, delivered=line.delivered + shipped.get(line.line_id, 0)) for line in order.lines)
     return replace(state, order=replace(order, version=order.version + 1, delivered_at=event.delivered_at, lines=lines))
+
+
+def _undelivered(state: State, order: OrderRow, event: DeliveryFailed) -> State:
+    """Units that did not arrive are neither shipped nor to be shipped again."""
+    row = state.fulfillment.get(event.fulfillment_id)
+    if row is None or row.status is not FulfillmentStatus.SHIPPED:
+        return state
+    failed = _by_line(row.lines, "shipped")
+    lines = tuple(_unsent(line, failed.get(line.line_id, 0)) for line in order.lines)
+    return replace(state, order=replace(order, version=order.version + 1, lines=lines))
+
+
+def _unsent(line: OrderLine, units: int) -> OrderLine:
+    return replace(line, shipped=line.shipped - units, canceled=line.canceled + units, fulfilled=line.fulfilled - units)

@@ -170,6 +170,15 @@ class RecordDelivery(Struct, frozen=True, gc=False):
     proof_ref: str = ""
 
 
+class RecordUndelivered(Struct, frozen=True, gc=False):
+    """A carrier will not hand a fulfillment over any more: it was returned to the sender, lost, or refused by its receiver."""
+
+    reason: str
+    shipment_id: str = ""
+    fulfillment_id: str = ""
+    failed_at: int = 0
+
+
 class Totals(Struct, frozen=True, gc=False):
     """Sums over the lines; one currency."""
 
@@ -387,6 +396,15 @@ class DeliveryConfirmed(Struct, frozen=True, gc=False):
     shipment_id: str = ""
     fulfillment_id: str = ""
     delivered_at: int = 0
+
+
+class DeliveryFailed(Struct, frozen=True, gc=False):
+    """A fulfillment will not reach its receiver: its units count as canceled."""
+
+    reason: str
+    shipment_id: str = ""
+    fulfillment_id: str = ""
+    failed_at: int = 0
 
 
 class OrderSnapshotLine(Struct, frozen=True, gc=False):

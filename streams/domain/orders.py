@@ -1,7 +1,7 @@
 """The orders key space: one order with its stock answers, its fulfillments and its payment, decided by one writer.
 
 This module only says which rule file a command or an event belongs to: order.py, order_lines.py, order_edits.py, sourcing.py (with
-shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py (with disputes.py);
+shortages.py), holds.py, fulfillment.py, payment.py, payment_webhook.py (with disputes.py), cod.py;
 the folds are order_fold.py and payment_fold.py.
 """
 
@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orderflow.streams.domain import (
+    cod,
     disputes,
     fulfillment,
     holds,
@@ -26,11 +27,13 @@ from orderflow.streams.domain import (
 from orderflow.streams.domain.channel import channel_key
 from orderflow.streams.domain.claims import ClaimValue
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
+from orderflow.streams.domain.fulfillment_steps import COMPENSATED
 from orderflow.streams.domain.ids import answer_key, answers_prefix, fulfillments_prefix, reference_key
 from orderflow.streams.domain.order_records import (
     AnswerShortage,
     CancelOrder,
     DeliveryConfirmed,
+    DeliveryFailed,
     EditOrder,
     FulfillmentCreated,
     FulfillmentReduced,
@@ -53,6 +56,7 @@ from orderflow.streams.domain.order_records import (
     PostFulfillmentStatus,
     RecordDelivery,
     RecordStockAnswer,
+    RecordUndelivered,
     ReleaseHold,
     ShortageAsked,
     StockAnswerRecorded,
@@ -63,6 +67,8 @@ from orderflow.streams.domain.order_status import CANCEL_PENDING, CONFIRMED, EXP
 from orderflow.streams.domain.order_views import fulfillment_snapshot, order_snapshot, payment_snapshot
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
+    ConfirmCod,
+    ConfirmCodCollection,
     DisputeClosed,
     DisputeOpened,
     PaymentAuthorized,
@@ -102,9 +108,12 @@ Command: TypeAlias = (
     | ReleaseHold
     | PostFulfillmentStatus
     | RecordDelivery
+    | RecordUndelivered
     | RecordProviderResult
     | RecordWebhook
     | RetryPayment
+    | ConfirmCod
+    | ConfirmCodCollection
     | PeopleAsk
     | TimerDue
     | ConcludeAnswers
@@ -120,9 +129,12 @@ COMMANDS = (
     ReleaseHold,
     PostFulfillmentStatus,
     RecordDelivery,
+    RecordUndelivered,
     RecordProviderResult,
     RecordWebhook,
     RetryPayment,
+    ConfirmCod,
+    ConfirmCodCollection,
     CapturePayment,
     VoidPayment,
     RefundPayment,
@@ -147,6 +159,7 @@ EVENTS = (
     FulfillmentStatusIgnored,
     FulfillmentStatusBuffered,
     DeliveryConfirmed,
+    DeliveryFailed,
     PaymentRequested,
     PaymentAuthorized,
     PaymentCaptured,
@@ -173,11 +186,11 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
         case PostFulfillmentStatus() | RecordProviderResult() | RecordWebhook():
             return (row, _fulfillments(key), Get("payment", key))
-        case RecordDelivery() | PlaceHold():
+        case RecordDelivery() | RecordUndelivered() | PlaceHold():
             return (row, _fulfillments(key))
         case ReleaseHold():
             return (row,)
-        case RetryPayment() | CapturePayment() | VoidPayment() | RefundPayment():
+        case RetryPayment() | ConfirmCod() | ConfirmCodCollection() | CapturePayment() | VoidPayment() | RefundPayment():
             return (row, Get("payment", key))
         case TimerDue() if command.kind == fulfillment.BUFFERED_POST:
             return (row, _fulfillments(key))
@@ -219,12 +232,18 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return fulfillment.post(state, command, turn)
         case RecordDelivery():
             return fulfillment.deliver(state, command, turn)
+        case RecordUndelivered():
+            return fulfillment.undelivered(state, command)
         case RecordProviderResult():
             return _result_recorded(state, command)
         case RecordWebhook():
             return _webhook_recorded(state, command, turn)
         case RetryPayment():
             return payment.retry(state, command, turn)
+        case ConfirmCod():
+            return cod.confirm(state, command, turn)
+        case ConfirmCodCollection():
+            return cod.collected(state, command, turn)
         case CapturePayment():
             return payment.capture(state, command, turn)
         case VoidPayment():
@@ -296,7 +315,8 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
         case PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed():
             return (*payment.settled(event), *_concluded(state, True))
         case FulfillmentStatusChanged():
-            return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta))
+            ended = (Send("orders", state.key, ConcludeAnswers()),) if event.new_status is COMPENSATED else ()
+            return (*fulfillment.asked_of_stock(state, event), *fulfillment.settled(state, event, meta), *ended)
         case FulfillmentStatusIgnored():
             return tuple(fulfillment.settled(state, event, meta))
         case OrderEditRequested():
@@ -318,6 +338,7 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             | FulfillmentCreated()
             | FulfillmentStatusBuffered()
             | DeliveryConfirmed()
+            | DeliveryFailed()
         ):
             return ()
         case PaymentRequested() | PaymentUnknown() | WebhookRecorded() | DisputeOpened() | DisputeClosed() | Refused():
@@ -327,8 +348,11 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
 
 
 def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
-    """An order with money looks at all of it again when it ends, hands over, or hears of its payment."""
-    if not moves or state.order is None or not state.order.financial_status:
+    """An order with money looks at all of it again when it ends, hands over, or hears of its payment, and so does one of which something
+    was undelivered.
+    """
+    failed = any(row.status is COMPENSATED for row in state.fulfillment.values())
+    if not moves or state.order is None or not (state.order.financial_status or failed):
         return ()
     return (Send("orders", state.key, ConcludeAnswers()),)
 

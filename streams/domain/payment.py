@@ -2,12 +2,15 @@
 
 The turn never calls anybody. It records the operation, which is what connectors consume, and learns the outcome by a command; until then
 nobody knows. One operation of a payment is under way at a time. Money follows the goods: what is captured is the share of what has left.
+What is paid on delivery has no provider to ask: people say what happened (cod.py), so a void or refund has its outcome at once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from msgspec.structs import replace
+
 from orderflow.streams.domain import payment_ledger
-from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settle, Turn
+from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Settle, Turn
 from orderflow.streams.domain.ids import attempt_id, operation_key
 from orderflow.streams.domain.order_records import OrderStatusChanged
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
@@ -47,8 +50,9 @@ from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue, refusal, untimely
 from orderflow.streams.domain.transitions import Transition, Transitions
 
-PREPAID = "prepaid"
-"""The payment terms under which an order is confirmed by an authorization."""
+PREPAID, COD = "prepaid", "cod"
+"""The payment terms under which an order waits for a yes to its money: its provider's, or for cash on delivery that of people."""
+TERMS = frozenset({PREPAID, COD})
 METHOD = "card"
 AUTHORIZE, CAPTURE, VOID, REFUND = "authorize", "capture", "void", "refund"
 REQUESTED, SUCCEEDED, DECLINED, UNKNOWN = "requested", "succeeded", "declined", "unknown"
@@ -56,6 +60,8 @@ ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
 """What a connector may say of an operation."""
 MISMATCHES = frozenset({Reason.AMOUNT_MISMATCH, Reason.CURRENCY_MISMATCH})
 """Why an answer about other money than was asked for is not believed."""
+NEVER_CONFIRMED = "never_confirmed"
+"""Why the authorization of what is paid on delivery failed: the order ended before anybody confirmed it."""
 WINDOW = "payment_window"
 """Kind of the order's timer that ends the wait for its payment."""
 ENDING = frozenset({CANCEL_PENDING, CANCELED, EXPIRED, REJECTED, SHIPPED, DELIVERED, COMPLETED})
@@ -77,11 +83,17 @@ TRANSITIONS = Transitions(
 )
 
 Result = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed | PaymentUnknown
+Event = PaymentRequested | Result
 
 
 def is_open(row: PaymentRow | None) -> bool:
     """Is an operation under way whose outcome nobody knows yet?"""
     return row is not None and row.attempts[-1].outcome in (REQUESTED, UNKNOWN)
+
+
+def is_cod(row: PaymentRow) -> bool:
+    """Is it paid on delivery? Then no provider is asked."""
+    return row.method == COD
 
 
 def is_authorized(row: PaymentRow | None) -> bool:
@@ -99,7 +111,8 @@ def authorization(order_id: str, order: OrderRow, amount: Money, due_at: int) ->
     """Ask the channel's provider for the whole amount; the order waits until `due_at`."""
     name = attempt_id(order_id, 1)
     key = operation_key(name, AUTHORIZE, 1)
-    return PaymentRequested(name, AUTHORIZE, 1, key, order.payment_provider, METHOD, amount, due_at=due_at, token_ref=order.token_ref)
+    method = COD if order.payment_terms == COD else METHOD
+    return PaymentRequested(name, AUTHORIZE, 1, key, order.payment_provider, method, amount, due_at=due_at, token_ref=order.token_ref)
 
 
 def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") -> PaymentRequested:
@@ -121,22 +134,43 @@ def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") ->
     )
 
 
-def undone(state: State, order: OrderRow) -> tuple[PaymentRequested, ...]:
+def done(payment_id: str, row: PaymentRow, operation: str, amount: int, code: str = "") -> tuple[Event, ...]:
+    """The next operation of what is paid on delivery: nobody is asked, so it is requested and has its outcome at once."""
+    asked = _next(row, operation, amount)
+    before = payment_ledger.requested(row.ledger, operation, amount)
+    attempt = replace(row.attempts[-1], operation=operation, operation_no=asked.operation_no, amount=asked.amount)
+    return asked, _result(payment_id, replace(row, ledger=before), attempt, SUCCEEDED, code)
+
+
+def answered(payment_id: str, row: PaymentRow, outcome: str, code: str = "") -> Result:
+    """The operation under way of what is paid on delivery has this outcome: people say so, or nobody will any more."""
+    return _result(payment_id, row, row.attempts[-1], outcome, code)
+
+
+def undone(state: State, order: OrderRow) -> tuple[Event, ...]:
     """What still has to go back of the money of an order that ends: what was not captured, then what was captured for nothing.
 
-    A compensation that was declined is not asked again by itself: people decide. Nothing is refunded while a dispute is open.
+    A compensation that was declined is not asked again by itself: people decide. Nothing is refunded while a dispute is open, and what was
+    paid on delivery goes back from hand to hand.
     """
     row = state.payment
-    if row is None or order.status not in ENDING or is_open(row):
+    if row is None or order.status not in ENDING:
         return ()
+    if is_open(row):
+        return (answered(state.key, row, DECLINED, NEVER_CONFIRMED),) if is_cod(row) else ()
     attempt = row.attempts[-1]
     if attempt.outcome == DECLINED and attempt.operation in (VOID, REFUND):
         return ()
-    rest = payment_ledger.capturable(row.ledger)
-    if rest:
-        return (_next(row, VOID, rest),)
+    rest = _uncollectable(row, order)
+    if rest > 0:
+        return done(state.key, row, VOID, rest) if is_cod(row) else (_next(row, VOID, rest),)
     kept = _kept(row, order)
-    return (_next(row, REFUND, kept),) if kept > 0 else ()
+    return (_next(row, REFUND, kept),) if kept > 0 and not is_cod(row) else ()
+
+
+def _uncollectable(row: PaymentRow, order: OrderRow) -> int:
+    """Authorized money that will never be ours: beyond what is still to be collected for what has left, as it is on delivery."""
+    return payment_ledger.capturable(row.ledger) - max(0, payment_ledger.owed(order, {}) - row.ledger.captured)
 
 
 def _kept(row: PaymentRow, order: OrderRow) -> int:
@@ -151,7 +185,7 @@ def is_undone(state: State, order: OrderRow) -> bool:
     row = state.payment
     if row is None:
         return True
-    return not is_open(row) and payment_ledger.capturable(row.ledger) == 0 and _kept(row, order) <= 0
+    return not is_open(row) and _uncollectable(row, order) <= 0 and _kept(row, order) <= 0
 
 
 class Handover:
@@ -164,8 +198,10 @@ class Handover:
         self._short: dict[str, int] = {}
 
     def allows(self, fulfillment: FulfillmentRow) -> bool:
-        """May these units leave, beside those that were allowed before? An order without a payment asks for none."""
-        if self.row is None:
+        """May these units leave, beside those that were allowed before? An order without a payment asks for none, nor does one that is
+        paid on delivery.
+        """
+        if self.row is None or is_cod(self.row):
             return True
         leaving = _sum(self._leaving, fulfillment)
         if payment_ledger.owed(self.order, leaving) <= self.row.ledger.captured:
@@ -237,17 +273,17 @@ def retry(state: State, command: RetryPayment, turn: Turn) -> tuple[OrderStatusC
 
 
 # -- commands of people ---------------------------------------------------------------------------------------------------------------
-def capture(state: State, command: CapturePayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+def capture(state: State, command: CapturePayment, turn: Turn) -> tuple[Event | Refused, ...]:
     """Take authorized money now, beside what handing over goods takes by itself."""
     return _asked_by_people(state, command, CAPTURE, turn)
 
 
-def void(state: State, command: VoidPayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+def void(state: State, command: VoidPayment, turn: Turn) -> tuple[Event | Refused, ...]:
     """Give the rest of the authorization back. Only of an order that ends: otherwise cancel it."""
     return _asked_by_people(state, command, VOID, turn)
 
 
-def refund(state: State, command: RefundPayment, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+def refund(state: State, command: RefundPayment, turn: Turn) -> tuple[Event | Refused, ...]:
     """Give captured money back, at most what was captured and is still ours."""
     return _asked_by_people(state, command, REFUND, turn)
 
@@ -255,7 +291,7 @@ def refund(state: State, command: RefundPayment, turn: Turn) -> tuple[PaymentReq
 PeopleAsk = CapturePayment | VoidPayment | RefundPayment
 
 
-def _asked_by_people(state: State, command: PeopleAsk, operation: str, turn: Turn) -> tuple[PaymentRequested | Refused, ...]:
+def _asked_by_people(state: State, command: PeopleAsk, operation: str, turn: Turn) -> tuple[Event | Refused, ...]:
     row, order = state.payment, state.order
     if row is None or order is None:
         return refusal(command, Reason.NOT_FOUND)
@@ -266,6 +302,8 @@ def _asked_by_people(state: State, command: PeopleAsk, operation: str, turn: Tur
     amount = left if command.amount is None else command.amount.amount_minor
     for reason, detail in _faults(command, operation, order, row, amount, left, turn):
         return refusal(command, reason, **detail)
+    if is_cod(row):
+        return done(state.key, row, operation, amount)
     return (_next(row, operation, amount, turn.meta.command_id),)
 
 
@@ -279,12 +317,17 @@ def _faults(
         yield Reason.AMOUNT_OUT_OF_RANGE, {"amount": str(amount)}
     if is_open(row):
         yield Reason.ILLEGAL_TRANSITION, {"under_way": row.attempts[-1].operation}
+    if operation == CAPTURE and is_cod(row):
+        yield Reason.ILLEGAL_TRANSITION, {"payment_terms": COD, "possible": "record what was collected"}
     if (operation == CAPTURE and order.status not in SELLING) or (operation == VOID and order.status not in ENDING):
         yield Reason.ILLEGAL_TRANSITION, {"status": order.status.lower()}
     if operation == CAPTURE and order.holds:
         yield Reason.HOLD_ACTIVE, {"holds": order.held_by}
     if operation == REFUND and row.ledger.disputed_pending:
         yield Reason.DISPUTE_OPEN, {"disputed": str(row.ledger.disputed_pending)}
+    window_s = turn.settings.refund_window_s
+    if operation == REFUND and not is_cod(row) and row.captured_at is not None and turn.at > row.captured_at + window_s * MICROS_PER_S:
+        yield Reason.REFUND_WINDOW_CLOSED, {"window_s": str(window_s)}
     if row.ledger.authorized == 0 or amount == 0:
         yield Reason.NOT_AUTHORIZED_STATE, {"payment": payment_ledger.label(row.ledger)}
     if operation == CAPTURE and _is_expired(row, turn):
@@ -318,7 +361,7 @@ def believed(payment_id: str, row: PaymentRow, said: Said) -> tuple[Result | Ref
     reason = _mismatch(attempt, said)
     if reason is not None:
         return refusal(said, reason, attempt_id=attempt.attempt_id, asked=str(attempt.amount.amount_minor))
-    return (_result(payment_id, row, attempt, said),)
+    return (_result(payment_id, row, attempt, said.outcome, said.code, said.provider_ref, said.valid_until),)
 
 
 def _mismatch(attempt: Attempt, command: Said) -> Reason | None:
@@ -330,29 +373,37 @@ def _mismatch(attempt: Attempt, command: Said) -> Reason | None:
     return Reason.AMOUNT_MISMATCH if command.amount.amount_minor != attempt.amount.amount_minor else None
 
 
-def _result(payment_id: str, row: PaymentRow, attempt: Attempt, command: Said) -> Result:
+def _result(
+    payment_id: str,
+    row: PaymentRow,
+    attempt: Attempt,
+    outcome: str,
+    code: str = "",
+    provider_ref: str = "",
+    valid_until: int | None = None,
+) -> Result:
     said = (
         payment_id,
         attempt.attempt_id,
         attempt.operation,
         attempt.operation_no,
         attempt.amount,
-        ledger_after(row.ledger, attempt, command.outcome),
+        ledger_after(row.ledger, attempt, outcome),
         row.method,
-        command.code,
-        command.provider_ref or attempt.provider_ref,
-        command.valid_until if command.operation == AUTHORIZE else attempt.valid_until,
+        code,
+        provider_ref or attempt.provider_ref,
+        valid_until if attempt.operation == AUTHORIZE else attempt.valid_until,
         attempt.command_id,
     )
-    if command.outcome == DECLINED:
+    if outcome == DECLINED:
         return PaymentFailed(*said)
-    if command.outcome == UNKNOWN:
+    if outcome == UNKNOWN:
         return PaymentUnknown(*said)
-    if command.operation == AUTHORIZE:
+    if attempt.operation == AUTHORIZE:
         return PaymentAuthorized(*said)
-    if command.operation == CAPTURE:
+    if attempt.operation == CAPTURE:
         return PaymentCaptured(*said)
-    return PaymentVoided(*said) if command.operation == VOID else PaymentRefunded(*said)
+    return PaymentVoided(*said) if attempt.operation == VOID else PaymentRefunded(*said)
 
 
 def outcome_of(event: Result) -> str:
@@ -382,10 +433,15 @@ def waits(state: State, command_id: str) -> bool:
     return row is not None and is_open(row) and row.attempts[-1].command_id == command_id
 
 
-def window_end(turn: Turn, dues: Iterable[int]) -> int:
+def window_s(settings: Settings, terms: str) -> int:
+    """How long an order of these terms may wait for its payment."""
+    return {PREPAID: settings.payment_window_s, COD: settings.cod_window_s}.get(terms, 0)
+
+
+def window_end(order: OrderRow, turn: Turn, dues: Iterable[int]) -> int:
     """When the order stops waiting for its payment: its window, but never so late that a reservation could end first (bug 7)."""
     margin = turn.settings.reservation_margin_s * MICROS_PER_S
-    return min((turn.at + turn.settings.payment_window_s * MICROS_PER_S, *(due - margin for due in dues)))
+    return min((turn.at + window_s(turn.settings, order.payment_terms) * MICROS_PER_S, *(due - margin for due in dues)))
 
 
 def expiring_at(state: State, turn: Turn) -> int | None:

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain import disputes, payment, payment_ledger
 from orderflow.streams.domain.order_rows import OrderRow, State
-from orderflow.streams.domain.payment_records import Ledger, PaymentRequested
+from orderflow.streams.domain.payment_records import Ledger, PaymentCaptured, PaymentRequested
 from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
 
 PAY = "pay"
@@ -39,7 +39,7 @@ def requested(state: State, order: OrderRow, event: PaymentRequested) -> State:
     return _paid(state, order, row)
 
 
-def resulted(state: State, order: OrderRow, event: payment.Result) -> State:
+def resulted(state: State, order: OrderRow, event: payment.Result, at: int) -> State:
     """The operation under way has its outcome, or nobody knows it."""
     row = state.payment
     outcome = payment.outcome_of(event)
@@ -52,7 +52,9 @@ def resulted(state: State, order: OrderRow, event: payment.Result) -> State:
     if ledger.authorized == ledger.captured + ledger.voided:
         order = replace(order, expiring_at=None)  # nothing of the authorization is left
     attempt = replace(attempt, outcome=outcome, provider_ref=event.provider_ref, valid_until=event.valid_until, code=event.code)
-    return _paid(state, order, replace(row, version=row.version + 1, ledger=ledger, attempts=(*row.attempts[:-1], attempt)))
+    captured_at = at if isinstance(event, PaymentCaptured) else row.captured_at
+    attempts = (*row.attempts[:-1], attempt)
+    return _paid(state, order, replace(row, version=row.version + 1, ledger=ledger, attempts=attempts, captured_at=captured_at))
 
 
 def disputed(state: State, order: OrderRow, event: disputes.Event, at: int) -> State:

@@ -15,8 +15,8 @@ COUNTERS: Mapping[str, str] = {"authorize": "authorized", "capture": "captured",
 """The counter that each operation moves."""
 
 
-DISPUTED = "disputed"
-"""The label while a dispute is open."""
+AUTHORIZED, PARTIALLY_CAPTURED, DISPUTED = "authorized", "partially_captured", "disputed"
+"""Labels that rules ask for: nothing is captured, not all is, a dispute is open."""
 
 
 def requested(ledger: Ledger, operation: str, amount: int) -> Ledger:
@@ -69,11 +69,11 @@ def label(ledger: Ledger) -> str:
     if ledger.disputed_pending:
         return DISPUTED
     if ledger.captured == 0:
-        return "voided" if ledger.voided == ledger.authorized else "authorized"
+        return "voided" if ledger.voided == ledger.authorized else AUTHORIZED
     back = ledger.refunded + ledger.disputed
     if back:
         return "refunded" if back >= ledger.captured else "partially_refunded"
-    return "captured" if ledger.captured + ledger.voided == ledger.authorized else "partially_captured"
+    return "captured" if ledger.captured + ledger.voided == ledger.authorized else PARTIALLY_CAPTURED
 
 
 def faults(ledger: Ledger) -> tuple[str, ...]:

@@ -72,6 +72,19 @@ class RetryPayment(Struct, frozen=True, gc=False):
     token_ref: str = ""
 
 
+class ConfirmCod(Struct, frozen=True, gc=False):
+    """The buyer was asked and wants the order, which is paid on delivery."""
+
+    note: str = ""
+
+
+class ConfirmCodCollection(Struct, frozen=True, gc=False):
+    """The courier has collected this much; `reference` is what the courier calls it."""
+
+    amount: Money
+    reference: str = ""
+
+
 class CapturePayment(Struct, frozen=True, gc=False):
     """Take authorized money; without an amount all that is left of the authorization. Handing goods over asks for it by itself."""
 

@@ -37,10 +37,11 @@ class Dispute(Struct, frozen=True, gc=False):
 
 
 class PaymentRow(Struct, frozen=True, gc=False):
-    """The payment of an order; key is the order's id."""
+    """The payment of an order; key is the order's id. `captured_at`: when its money was captured last, in microseconds."""
 
     version: int
     method: str = ""
     ledger: Ledger = Ledger()
     attempts: tuple[Attempt, ...] = ()
     disputes: tuple[Dispute, ...] = ()
+    captured_at: int | None = None

@@ -31,7 +31,8 @@ RESULTS = (COMPLETED, COMPENSATED, REFUSED)
 BACK = frozenset({payment.VOID, payment.REFUND})
 """Operations that give money back."""
 CUSTOMER = "customer"
-"""Whom a place waits for when stock has less than was wanted, or when a payment was declined that may be tried again."""
+"""Whom a place waits for when stock has less than was wanted, when a payment was declined that may be tried again, and until a buyer who
+pays on delivery was asked."""
 PEOPLE = "people"
 """Whom a saga waits for after a compensation was declined: it is not asked again by itself."""
 OVERDUE, UNANSWERED, DECLINED = "overdue", "unanswered", "declined"
@@ -128,7 +129,7 @@ def _owed_by_provider(state: State, order: OrderRow) -> tuple[str, ...]:
         return ()
     attempt = row.attempts[-1]
     if payment.is_open(row):
-        return (f"provider {attempt.provider}",)
+        return (CUSTOMER if payment.is_cod(row) else f"provider {attempt.provider}",)
     refused = attempt.outcome == payment.DECLINED and attempt.operation in BACK
     return (PEOPLE,) if refused and order.status in payment.ENDING and not payment.is_undone(state, order) else ()
 

@@ -41,9 +41,9 @@ from orderflow.streams.domain.order_status import (
     SYSTEM,
     status_changed,
 )
+from orderflow.streams.domain.order_status import SHIPPED as ORDER_SHIPPED
 from orderflow.streams.domain.parts import Holder, Money, units
 from orderflow.streams.domain.payment_fold import PAY
-from orderflow.streams.domain.payment_records import PaymentRequested
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue, refusal, untimely
 from orderflow.streams.domain.stock_answers import MORE, OUTCOMES, demand, is_whole, latest, live, outcome_after
@@ -76,7 +76,7 @@ Event = (
     | OrderLineCanceled
     | ShortageAsked
     | FulfillmentCreated
-    | PaymentRequested
+    | payment.Event
 )
 
 
@@ -91,10 +91,15 @@ def due(row: OrderRow) -> tuple[str, int] | None:
 def waits_until(row: OrderRow) -> tuple[str, int] | None:
     """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
-    if row.step == COMPLETE and row.financial_status == payment_ledger.DISPUTED:
-        return None  # it completes when the dispute is decided
+    if row.step == COMPLETE and (row.financial_status == payment_ledger.DISPUTED or _is_uncollected(row)):
+        return None  # it completes when the dispute is decided, the money collected
     waits = row.status in {COMPLETE: (DELIVERED,), MORE: (PROCESSING,), PAY: (PENDING, FAILED)}.get(row.step, (PENDING,))
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
+
+
+def _is_uncollected(row: OrderRow) -> bool:
+    """Is money still to be collected for what was delivered?"""
+    return row.payment_terms == payment.COD and row.financial_status in (payment_ledger.AUTHORIZED, payment_ledger.PARTIALLY_CAPTURED)
 
 
 # -- answers --------------------------------------------------------------------------------------------------------------------------
@@ -147,6 +152,8 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
     if order is None:
         return ()
     undone = payment.undone(state, order)
+    if order.status is ORDER_SHIPPED:
+        return (*undone, *fulfillment.ended(state, order, turn, is_undone=payment.is_undone(state, order)))
     if undone or order.answers_open or order.status not in OPEN:
         return undone
     if order.status is CANCEL_PENDING:
@@ -188,9 +195,9 @@ def _sourced(state: State, order: OrderRow, found: dict[str, StockAnswerRow], tu
     """Go on with the units that there are, without those that nobody has: to the payment where one is due, else confirm."""
     canceled, order = shortages.cut(order, found.values())
     kept = shortages.granted(found.values())
-    amount = payment_ledger.wanted(order) if order.payment_terms == payment.PREPAID else 0
+    amount = payment_ledger.wanted(order) if order.payment_terms in payment.TERMS else 0
     if amount > 0:
-        end = payment.window_end(turn, (row.due_at for row in kept.values() if row.due_at is not None))
+        end = payment.window_end(order, turn, (row.due_at for row in kept.values() if row.due_at is not None))
         return (*canceled, payment.authorization(state.key, order, Money(amount, order.currency), end))
     return (*canceled, *_confirmed(state, order, kept, turn))
 

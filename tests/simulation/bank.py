@@ -71,6 +71,8 @@ class Bank:
                 if name != "ce_type" or not value.lower().startswith(b"payment"):
                     continue
                 _, order_id, event = self.records.decode_event(record.value() or b"")
+                if isinstance(event, PaymentRequested | FINAL) and event.method == "cod":
+                    continue  # people say what became of it
                 if isinstance(event, PaymentRequested):
                     fresh[event.idempotency_key] = self.open[event.idempotency_key] = (order_id, event)
                 elif isinstance(event, FINAL):

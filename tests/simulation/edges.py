@@ -22,10 +22,11 @@ from orderflow.streams.domain.order_records import (
     PlaceOrder,
     PostFulfillmentStatus,
     RecordDelivery,
+    RecordUndelivered,
     ReleaseHold,
 )
 from orderflow.streams.domain.parts import Money
-from orderflow.streams.domain.payment_records import RetryPayment
+from orderflow.streams.domain.payment_records import ConfirmCod, ConfirmCodCollection, RefundPayment, RetryPayment
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.stock_records import AdjustStock, ReceiveStock
 from simulation.clients import partition_of_key
@@ -65,6 +66,10 @@ class Load(Struct, frozen=True):
     """How often somebody may try to pay; then some do."""
     disputes: float = 0.0
     """Of how many captures a buyer's bank takes the money back, for a while or for good."""
+    cod: float = 0.0
+    """How many orders are paid on delivery; of some nobody asks the buyer."""
+    undelivered: float = 0.0
+    """How many orders never reach their receiver, or in part."""
 
 
 class Post(Struct):
@@ -175,6 +180,8 @@ class Shop:
         self.skus = [f"SKU-{number}" for number in range(load.skus)]
         self.locations = edge.system.rules.locations
         self.window_us = int(load.orders / load.per_second * 1e6)
+        self._prices: dict[str, dict[str, int]] = {}
+        """Of the orders that are paid on delivery: line -> price of a unit."""
         self._stock(Random(f"stock {seed}"), load)
         for number in range(load.orders):
             self._order(number, Random(f"order {seed} {number}"))
@@ -203,7 +210,7 @@ class Shop:
             lines = tuple(replace(line, unit_price=Money(money.randrange(1, 2000), "EUR")) for line in lines)
             command = replace(command, payment_terms="prepaid", lines=lines)
         at = random.randrange(max(1, self.window_us))
-        command = self._partial(order, number, command, at)
+        command = self._partial(order, number, self._on_delivery(order, number, command, at), at)
         self.edge.post("orders", order, command, f"p-{number}", lambda reply: self._placed(order, number, lines, random, reply), at)
         if random.random() < 0.12:
             by = random.choice(("customer", "staff"))
@@ -223,6 +230,17 @@ class Shop:
                     LineQuantity(line.line_id, fewer.randint(1, 4)) for line in fewer.sample(lines, fewer.randint(1, len(lines)))
                 )
                 self.edge.post("orders", order, EditOrder(others), f"e-{number}-{times}", None, at + fewer.randrange(2_000_000))
+
+    def _on_delivery(self, order: str, number: int, command: PlaceOrder, at: int) -> PlaceOrder:
+        """It is paid on delivery. Most buyers are asked, some while nobody can have reserved anything yet, some twice."""
+        random = Random(f"cod {self.edge.seed} {number}")
+        if command.payment_terms or random.random() >= self.edge.load.cod:
+            return command
+        for times in range(random.choice((0, 1, 1, 1, 2))):
+            self.edge.post("orders", order, ConfirmCod(), f"y-{number}-{times}", None, at + random.randrange(6_000_000))
+        lines = tuple(replace(line, unit_price=Money(random.randrange(1, 2000), "EUR")) for line in command.lines)
+        self._prices[order] = {line.line_id: line.unit_price.amount_minor for line in lines if line.unit_price}
+        return replace(command, payment_terms="cod", lines=lines)
 
     def _partial(self, order: str, number: int, command: PlaceOrder, at: int) -> PlaceOrder:
         """Less will do. Some customers are asked, and of those some answer, maybe before they are."""
@@ -288,8 +306,27 @@ class Shop:
                 for step in WAY if each.status != "shipped" else ():
                     edge.post("orders", order, PostFulfillmentStatus(each.fulfillment_id, step), f"z-{each.fulfillment_id}-{step}-{turn}")
             if seen.status == "SHIPPED":
-                edge.post("orders", order, RecordDelivery("S", "", edge.system.clock_us()), f"d-{order}-{turn}")
+                self._arrived(order, seen, turn)
         return 5_000_000
+
+    def _arrived(self, order: str, seen: Any, turn: int) -> None:
+        """Carriers say what became of each fulfillment, couriers bring what they collected, and people give back what was for nothing."""
+        random, edge, now = Random(f"end {self.edge.seed} {order} {turn}"), self.edge, self.edge.system.clock_us()
+        prices = self._prices.get(order, {})
+        if prices and seen.financial_status in ("authorized", "partially_captured"):
+            due = sum(prices[line.line_id] * line.shipped for line in seen.lines)
+            brought = random.choice((due, due, due // 2, due + 1))
+            if brought:
+                edge.post("orders", order, ConfirmCodCollection(Money(brought, "EUR")), f"m-{order}-{turn}")
+        for each in seen.fulfillments:
+            if each.status == "shipped":
+                failed = random.random() < edge.load.undelivered
+                command = (
+                    RecordUndelivered("lost", "", each.fulfillment_id, now) if failed else RecordDelivery("S", each.fulfillment_id, now)
+                )
+                edge.post("orders", order, command, f"d-{each.fulfillment_id}-{turn}")
+        if prices and seen.fulfillment_status == "undelivered":
+            edge.post("orders", order, RefundPayment(), f"b-{order}-{turn}")
 
     def rest(self) -> list[str]:
         """Accepted orders that are not terminal."""

@@ -66,6 +66,7 @@ def _books(bank: Bank, events: list[Seen]) -> Iterator[Violation]:
         f"{event.attempt_id}:{event.operation}:{event.operation_no}": type(event).__name__
         for event in (seen.value for seen in events)
         if type(event).__name__.startswith("Payment") and type(event).__name__ not in ("PaymentRequested", "PaymentUnknown")
+        if event.method != "cod"
     }
     for key in said.keys() | bank.book.keys():
         did = bank.book.get(key)

@@ -22,8 +22,8 @@ SETTLE_US = 7_200_000_000
 """After the faults stop everything must come to its end within this (virtual) time: a clock that was an hour ahead has moved deadlines by
 so much."""
 
-COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S = 20, 15, 10
-"""A simulated week, how long a simulated customer may think, and how long what names no order waits for one."""
+COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S, COD_WINDOW_S = 20, 15, 10, 30
+"""A simulated week, how long a simulated customer may think, how long what names no order waits for one, and a simulated day."""
 
 
 class Plan(Struct, frozen=True):
@@ -106,7 +106,13 @@ def _run(plan: Plan, parts: Parts | None, prepare: Callable[[System, Edge], None
 
 
 def _rules(locations: tuple[str, ...]) -> Settings:
-    return Settings(locations=locations, complete_after_s=COMPLETE_AFTER_S, shortage_window_s=SHORTAGE_WINDOW_S, claim_wait_s=CLAIM_WAIT_S)
+    return Settings(
+        locations=locations,
+        complete_after_s=COMPLETE_AFTER_S,
+        shortage_window_s=SHORTAGE_WINDOW_S,
+        claim_wait_s=CLAIM_WAIT_S,
+        cod_window_s=COD_WINDOW_S,
+    )
 
 
 def _play(system: System, edge: Edge, shop: Shop, bank: Bank, end_us: int) -> list[str]:
@@ -182,6 +188,8 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         partial=Random(f"partial {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
         attempts=Random(f"attempts {profile} {seed}").choice((1, 3)),
         disputes=Random(f"disputes {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
+        cod=Random(f"cod {profile} {seed}").choice((0.0, 0.0, 0.2, 0.5)),
+        undelivered=Random(f"undelivered {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
     )
     return Plan(
         seed,

@@ -29,7 +29,7 @@ def place(*lines: PlacedLine) -> PlaceOrder:
 
 def reserved(*lines: PlacedLine, location_ids: tuple[str, ...] = ("main",), **log: Any) -> Log:
     """An order that waits for its authorization."""
-    found = Log("orders", "o1", channel=PREPAID, **log)
+    found = Log("orders", "o1", **{"channel": PREPAID, **log})
     found.when(place(*lines), command_id="place")
     for number, (sku, quantity) in enumerate(demand(found.rows.order.lines).items()):
         due_at = found.timers().__next__().due_at + 3_000_000_000

@@ -30,6 +30,7 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusIgnored,
     OrderStatus,
     RecordStockAnswer,
+    RecordUndelivered,
 )
 from orderflow.streams.domain.parts import Qty
 from orderflow.streams.domain.reasons import Reason
@@ -92,9 +93,11 @@ def test_every_step_taken_is_in_the_table() -> None:
         log = at_status(status)
         if TRANSITIONS.allows(status, F.CANCELED):
             log.when(CancelOrder())
+        if TRANSITIONS.allows(status, F.COMPENSATED):
+            log.when(RecordUndelivered("lost", "", "", NOW))
         seen |= {(event.previous_status, event.new_status) for event in log.named(FulfillmentStatusChanged)}
     assert seen == TRANSITIONS.pairs
-    assert TRANSITIONS.finals == {"COMPLETED", "CANCELED"}
+    assert TRANSITIONS.finals == {"COMPLETED", "CANCELED", "COMPENSATED"}
     assert all(TRANSITIONS.allows(source, target) for source, target in zip(WAY, WAY[1:], strict=False))
 
 

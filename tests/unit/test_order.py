@@ -22,6 +22,7 @@ from orderflow.streams.domain.order_records import (
     PlaceHold,
     PlaceOrder,
     RecordDelivery,
+    RecordUndelivered,
     ReleaseHold,
     ShipTo,
     StockAsked,
@@ -91,8 +92,8 @@ REFUSED_PLACES: list[tuple[Reason, PlaceOrder, ChannelPolicy | None]] = [
     (Reason.UNKNOWN_CHANNEL, place(channel="nowhere"), None),
     (Reason.UNKNOWN_CHANNEL, place(channel=""), None),
     (Reason.UNKNOWN_LOCATION, place(item(location_id="default")), BOX),
-    (Reason.PAYMENT_METHOD_INELIGIBLE, place(payment_terms="cod"), BOX),
-    (Reason.PAYMENT_METHOD_INELIGIBLE, place(), replace(BOX, payment_terms="cod")),
+    (Reason.PAYMENT_METHOD_INELIGIBLE, place(PRICED, payment_terms="cod"), replace(BOX, cod_maximum={EUR: 499})),
+    (Reason.PAYMENT_METHOD_INELIGIBLE, place(PRICED), replace(BOX, payment_terms="cod", cod_maximum={EUR: 499})),
     (Reason.POLICY_UNSUPPORTED, place(partial_policy="backorder"), BOX),
     (Reason.POLICY_UNSUPPORTED, place(must_accept=True), BOX),
     (Reason.POLICY_UNSUPPORTED, place(), replace(BOX, must_accept=True)),
@@ -104,6 +105,8 @@ REFUSED_PLACES: list[tuple[Reason, PlaceOrder, ChannelPolicy | None]] = [
     (Reason.CURRENCY_UNSUPPORTED, place(currency="USD"), replace(BOX, currency="VND")),
     (Reason.CURRENCY_UNSUPPORTED, place(PRICED, item("2", unit_price=Money(5, "VND"))), BOX),
     (Reason.PRICE_MISSING, place(PRICED, item("2")), replace(BOX, price_required=True)),
+    (Reason.PRICE_MISSING, place(payment_terms="cod"), BOX),
+    (Reason.PRICE_MISSING, place(payment_terms="prepaid"), BOX),
     (Reason.PRICE_INVALID, place(item(unit_price=Money(-5, EUR))), BOX),
     (Reason.PRICE_INVALID, place(item(unit_price=Money(5, EUR), discount=Money(6, EUR))), BOX),
     (Reason.AMOUNT_OVERFLOW, place(item(quantity=2, unit_price=Money(2**53, EUR))), BOX),
@@ -129,7 +132,7 @@ def test_of_several_reasons_the_first_of_the_list_is_named() -> None:
         partial_policy="backorder",
         lines=(item("1", quantity=0, location_id="moon", unit_price=Money(-1, EUR)), item("2", quantity=1000), *MANY),
     )
-    policy = replace(BOX, address_required=True, currency="VND", price_required=True)
+    policy = replace(BOX, address_required=True, currency="VND", price_required=True, cod_maximum={"VND": 1})
     seen = []
     repairs: dict[Reason, dict[str, Any]] = {
         Reason.SCHEMA_INVALID: {"customer_ref": "c1", "lines": tuple(replace(line, line_id=f"l{n}") for n, line in enumerate(wrong.lines))},
@@ -237,6 +240,7 @@ STEPS: dict[str, tuple[Any, dict[str, str]]] = {
     "hold": (PlaceHold("CAPACITY"), {}),
     "release": (ReleaseHold("MANUAL"), {"CONFIRMED": "PROCESSING"}),
     "deliver": (RecordDelivery("", "", NOW), {"SHIPPED": "DELIVERED"}),
+    "undelivered": (RecordUndelivered("lost", "", "", NOW), {"SHIPPED": "CANCELED"}),
 }
 
 

@@ -419,6 +419,16 @@ def test_a_capture_after_the_authorization_is_over_is_refused() -> None:
     assert outcome.refused.reason == Reason.AUTHORIZATION_EXPIRED and http_code(Reason.AUTHORIZATION_EXPIRED) == 409
 
 
+def test_people_may_refund_for_180_days_after_the_latest_capture() -> None:
+    days = seconds(180 * 86_400)
+    log = captured()
+    late = log.when(RefundPayment(), at=log.at + days + 1, command_id="late").refused
+    assert (late.reason, late.detail) == (Reason.REFUND_WINDOW_CLOSED, {"window_s": str(180 * 86_400)})
+    assert http_code(Reason.REFUND_WINDOW_CLOSED) == 409
+    log = captured()
+    assert log.when(RefundPayment(), at=log.at + days, command_id="in time").waits
+
+
 def test_an_old_version_is_refused() -> None:
     assert authorized().when(CapturePayment(), command_id="c", expected_version=1).refused.reason == Reason.VERSION_CONFLICT
 
