@@ -138,13 +138,19 @@ def test_a_refund_that_is_declined_leaves_it_to_people() -> None:
 
 
 def test_only_the_share_of_what_was_lost_goes_back() -> None:
-    log = authorized(priced(quantity=5, price=200), committed=False)
-    row = next(iter(log.rows.stock_answer.values()))
-    log.when(answer("committed", quantity=5, allocations=row.allocations))
-    log.when(post("picking"))
-    ship(log)
+    log = authorized(priced("1", "A", price=600), priced("2", "B", price=400), location_ids=("main", "north"))
+    for target in ("o1~F1", "o1~F2"):
+        ship(log, target)
+        log.when(said(asked(log)))
+    log.when(lost("o1~F2"), command_id="lost")
+    assert (asked(log).operation, asked(log).amount.amount_minor) == ("refund", 400)
     log.when(said(asked(log)))
-    assert counters(log) == (1000, 1000, 0, 0)
+    log.when(RecordDelivery("", "o1~F1", NOW), command_id="delivered")
+    assert log.rows.order.status is S.DELIVERED and counters(log) == (1000, 1000, 0, 400)
+
+
+def test_what_was_refunded_before_does_not_go_back_again() -> None:
+    log = paid(priced(quantity=5, price=200))
     log.when(RefundPayment(Money(300, CURRENCY)), command_id="goodwill")
     log.when(said(asked(log)))
     log.when(lost(), command_id="lost")
