@@ -15,8 +15,8 @@ from orderflow.streams.domain.payment_ledger import COUNTERS
 if TYPE_CHECKING:
     from orderflow.streams.domain.payment_records import PaymentSnapshot, PaymentSnapshotAttempt
 
-OPEN = ("requested", "unknown")
-"""Outcomes of an operation that nobody has answered yet."""
+OPEN = ("requested", "unknown", "requires_action")
+"""Outcomes of an operation that nobody has answered yet, the provider or its buyer."""
 MISSING_THERE, MISSING_HERE, AMOUNT, OUTCOME, OPEN_HERE = "missing there", "missing here", "amount", "outcome", "open here"
 REPAIRS: Mapping[str, str] = {
     MISSING_THERE: "orderflow orders timeline {payment_id}   # our side of {key}; ask the provider what became of it",
@@ -114,7 +114,7 @@ def _of_operation(payment_id: str, attempt: "PaymentSnapshotAttempt", number: in
     asked, there = f"{attempt.amount.amount_minor}{attempt.amount.currency}", f"{row.amount_minor}{row.currency}"
     if asked != there:
         yield _difference(AMOUNT, payment_id, row.key, asked, there)
-    if is_open:
+    if is_open and attempt.outcome != row.outcome:
         yield _difference(OPEN_HERE, payment_id, row.key, attempt.outcome, row.outcome)
     elif attempt.outcome != row.outcome:
         yield _difference(OUTCOME, payment_id, row.key, attempt.outcome, row.outcome)

@@ -124,5 +124,5 @@ def refusal(answer: Answer) -> Failure:
 
 
 def outcome_code(answer: Answer) -> int:
-    """The exit code of a command that was not refused."""
-    return UNDECIDED if answer.status == 202 else 0
+    """The exit code of a command that was not refused: it has no outcome yet where the owner is still at it, or the buyer has to act."""
+    return UNDECIDED if answer.status == 202 or answer.body.get("action_url") else 0

@@ -21,7 +21,7 @@ def parse_money(text: str) -> dict[str, Any]:
 def payment_lines(answer: Answer) -> Iterator[str]:
     payment = answer.body
     if answer.status == 202:
-        yield f"accepted, the provider has not answered yet: {answer.location or payment.get('location', '')}"
+        yield f"accepted, there is no outcome yet: {answer.location or payment.get('location', '')}"
         return
     counters = payment["ledger"]
     yield from fields({"payment_id": payment["payment_id"], "status": payment["status"], "currency": counters["currency"]})

@@ -53,6 +53,9 @@ def place(
     order_id: Annotated[str, typer.Option("--order-id", help="An id of your own (demo profile).")] = "",
     channel: Annotated[str, typer.Option("--channel", help="The channel it is sold through.")] = "",
     token: Annotated[str, typer.Option("--token", help="The buyer's payment method as the channel's provider names it.")] = "",
+    method: Annotated[
+        str, typer.Option("--method", help="Paid in advance with: card, wallet, installment or bank_transfer, as its channel allows.")
+    ] = "",
     customer: Annotated[str, typer.Option("--customer", help="Your opaque reference to the customer.")] = "",
     partial: Annotated[
         str, typer.Option("--partial", metavar="POLICY", help="When stock has less: reject, ship_available or ask; else as its channel.")
@@ -74,10 +77,17 @@ def place(
       1   refused: the reason and every shortage are printed
       2   wrong usage
       69  the edge does not answer
-      75  accepted, not decided yet: repeat with the same --key, or read the order
+      75  accepted, not decided yet: repeat with the same --key, or read the order; or its buyer has to act at the payment provider
     """
     body: dict[str, Any] = {"items": [parse_item(item) for item in items]}
-    named = {"order_id": order_id, "channel": channel, "token_ref": token, "customer_ref": customer, "partial_policy": partial}
+    named = {
+        "order_id": order_id,
+        "channel": channel,
+        "token_ref": token,
+        "payment_method": method,
+        "customer_ref": customer,
+        "partial_policy": partial,
+    }
     body |= {name: value for name, value in named.items() if value}
     answer = ask(url, "POST", PATH, body=body, key=key)
     show(answer.body, as_json, lambda _: order_lines(answer))
@@ -275,7 +285,7 @@ def pay(
       1   refused: declined again, nothing to retry, or too late
       2   wrong usage
       69  the edge does not answer
-      75  accepted: the provider has not answered yet
+      75  accepted: the provider has not answered yet, or the buyer has to act there
     """
     answer = ask(url, "POST", f"{PATH}/{order_id}/payments", body={"token_ref": token} if token else {}, key=key)
     show(answer.body, as_json, lambda _: order_lines(answer))
@@ -402,6 +412,8 @@ def order_lines(answer: Answer) -> Iterator[str]:
     shown = {
         name: order.get(name) for name in ("order_id", "order_number", "status", "financial_status", "reason", "placed_at", "changed_at")
     }
+    if order.get("action_url"):
+        shown["the buyer is to go to"] = order["action_url"]
     yield from fields({**shown, "holds": ", ".join(order.get("holds", ()))})
     yield from columns(("line", *LINE.split()[1:]), _cells(order.get("lines", ()), LINE))
     if order.get("fulfillments"):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orderflow.cli import cod, disputes
+from orderflow.cli import buyers, cod
 from orderflow.cli.client import DEFAULT_URL, Key, Url, ask, outcome_code
 from orderflow.cli.money import PATH, WRONG_USAGE, parse_money, payment_lines
 from orderflow.cli.terminal import MISCONFIGURED, UNAVAILABLE, AsJson, Failure, group, show
@@ -109,8 +109,9 @@ def _moved(payment_id: str, verb: str, amount: str, reason: str, key: str, url: 
 
 app.command()(cod.confirm)
 app.command()(cod.collected)
-app.command()(disputes.dispute)
-app.command()(disputes.decide)
+app.command()(buyers.act)
+app.command()(buyers.dispute)
+app.command()(buyers.decide)
 
 
 # -- processes ------------------------------------------------------------------------------------------------------------------------

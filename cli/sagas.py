@@ -21,6 +21,7 @@ ADVICE = {
     "overdue": "its time is over and no worker acted: see `orderflow_partition_ready` and the worker's log",
     "unanswered": "nobody answers: see whether `orderflow payments connect` runs and its provider answers, and `orderflow dlq list`",
     "declined": "the provider will not give the money back: clear it there, then `orderflow sagas resume`",
+    "by_hand": "what was collected on delivery is to be given back by hand: then `orderflow payments refund` records it",
 }
 """What to look at, by why a saga is stuck."""
 ENDED = ("canceled", "rejected", "expired")

@@ -184,6 +184,9 @@ class PlaceOrderBody(Body):
     token_ref: Token | None = Field(
         None, description="The buyer's payment method as the channel's provider names it, such as a Stripe PaymentMethod."
     )
+    payment_method: Literal["card", "wallet", "installment", "bank_transfer"] | None = Field(
+        None, description="What it is paid in advance with, of what its channel allows; each has a window of its own."
+    )
 
 
 BULK_MAX = 500

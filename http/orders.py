@@ -66,7 +66,7 @@ class OrderQuery(BaseModel):
 
 
 async def place_order(call: Call) -> web.StreamResponse:
-    """201 with the order, or the problem of the rule that refused it."""
+    """201 with the order, or the problem of the rule that refused it. An order that waits for its buyer has an `action_url`, and is pending."""
     body = await call.body(PlaceOrderBody)
     name = call.name(body)
     order_id, order = await _place(call, body, name)
@@ -221,6 +221,7 @@ def _command(body: PlaceOrderBody, channel: str) -> PlaceOrder:
         lines=tuple(_placed_lines(body.lines)),
         attributes=body.attributes,
         token_ref=body.token_ref or "",
+        payment_method=body.payment_method or "",
     )
 
 

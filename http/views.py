@@ -36,7 +36,9 @@ class FulfillmentView(View):
 
 
 class OrderView(View):
-    """`status` is the one label for people, `state` the precise status: a rejected order shows as canceled, with its reason."""
+    """`status` is the one label for people, `state` the precise status: a rejected order shows as canceled, with its reason. While
+    `action_url` is not empty the order waits for its buyer, who is to be sent there: 3-D Secure, or an approval.
+    """
 
     order_id: str
     order_number: str
@@ -54,6 +56,7 @@ class OrderView(View):
     sequence: int
     placed_at: str | None
     changed_at: str
+    action_url: str
 
 
 class OrderListView(View):
@@ -110,7 +113,7 @@ class LedgerView(View):
 
 
 class AttemptView(View):
-    """One try at the payment with its latest operation; `code` is the provider's word for why not."""
+    """One try at the payment with its latest operation; `code` is the provider's word for why not, `action_url` where its buyer has to act."""
 
     attempt_id: str
     operation: str
@@ -121,6 +124,7 @@ class AttemptView(View):
     provider_ref: str
     valid_until: str | None
     code: str
+    action_url: str
 
 
 class DisputeView(View):
@@ -200,7 +204,7 @@ class ReservationListView(View):
 
 
 class SagaView(View):
-    """`stuck` says why people are needed: overdue, unanswered, declined; empty where they are not. `waited_s` counts from `since`."""
+    """`stuck` says why people are needed: overdue, unanswered, declined, by_hand; empty where they are not. `waited_s` counts from `since`."""
 
     saga_id: str
     type: str
@@ -353,6 +357,7 @@ def order_view(order: OrderSnapshot) -> OrderView:
         sequence=order.sequence,
         placed_at=None if order.placed_at is None else rfc3339(order.placed_at),
         changed_at=rfc3339(order.at),
+        action_url=order.action_url,
     )
 
 
@@ -374,6 +379,7 @@ def payment_view(payment: PaymentSnapshot) -> PaymentView:
                 provider_ref=each.provider_ref,
                 valid_until=None if each.valid_until is None else rfc3339(each.valid_until),
                 code=each.code,
+                action_url=each.action_url,
             )
             for each in payment.attempts
         ],

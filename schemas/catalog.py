@@ -71,8 +71,8 @@ SPACES = (
             "OrderCreated OrderStatusChanged OrderRejected OrderEditRequested OrderEdited OrderEditFailed OrderLineCanceled"
             " ShortageAsked OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
             " FulfillmentStatusBuffered DeliveryConfirmed DeliveryFailed"
-            " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentFailed PaymentUnknown WebhookRecorded"
-            " DisputeOpened DisputeClosed Refused",
+            " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentCanceled PaymentFailed PaymentUnknown"
+            " PaymentActionRequired WebhookRecorded DisputeOpened DisputeClosed Refused",
         ),
         (
             Aggregate("order", "orderflow.orders.OrderSnapshot", "order_id"),
@@ -294,7 +294,9 @@ ALIASES: Mapping[str, str] = {
     "PaymentCaptured": "payment.payment.captured",
     "PaymentVoided": "payment.payment.voided",
     "PaymentRefunded": "payment.payment.refunded",
+    "PaymentCanceled": "payment.payment.canceled",
     "PaymentFailed": "payment.payment.failed",
+    "PaymentActionRequired": "payment.payment.action_required",
     "DisputeOpened": "payment.dispute.opened",
     "DisputeClosed": "payment.dispute.closed",
 }
@@ -309,14 +311,18 @@ def ce_type(record: str) -> str:
 
 _STOCK_OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
 _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
+_PAYMENT_METHODS = ("card", "wallet", "installment", "bank_transfer")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
-_OPERATIONS = ("authorize", "capture", "void", "refund")
-_RESULTS = ("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentFailed", "PaymentUnknown")
+_OPERATIONS = ("authorize", "capture", "void", "refund", "cancel")
+_RESULTS = (
+    *("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentCanceled"),
+    *("PaymentFailed", "PaymentUnknown", "PaymentActionRequired"),
+)
 _WEBHOOKS = ("orders.RecordWebhook", "orders.WebhookRecorded", "claims.EarlyFact")
 _DISPUTES = ("opened", "won", "lost")
 _UNDELIVERED = ("returned_to_sender", "lost", "refused")
 _HOLDS = ("FRAUD_REVIEW", "ADDRESS_INVALID", "PAYMENT", "PAYMENT_EXPIRING", "CAPACITY", "SHORT", "MANUAL")
-_OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown")
+_OPERATION_OUTCOMES = ("requested", "succeeded", "declined", "unknown", "requires_action")
 VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.RecordStockAnswer.outcome": _STOCK_OUTCOMES,
     "orderflow.orders.StockAnswerRecorded.outcome": _STOCK_OUTCOMES,
@@ -339,6 +345,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "orderflow.orders.rows.OrderLine.kind": ("item", "shipping", "fee"),
     "orderflow.orders.PlaceOrder.payment_terms": _PAYMENT_TERMS,
     "orderflow.orders.PlaceOrder.partial_policy": _PARTIAL_POLICIES,
+    "orderflow.orders.PlaceOrder.payment_method": ("", *_PAYMENT_METHODS),
     "orderflow.orders.AnswerShortage.choice": ("ship_available", "cancel"),
     **{f"orderflow.orders.{name}.reason": _UNDELIVERED for name in ("RecordUndelivered", "DeliveryFailed")},
     **{

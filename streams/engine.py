@@ -63,9 +63,12 @@ class Engine(Membership):
     def stop(self, done: Sequence[Work] = ()) -> None:
         """Take what is processed, commit, give the partitions back, leave."""
         if self._consumer is not None:
-            for work in done:
-                self._take(work)
-            self._commit_or_roll_back()
+            try:
+                for work in done:
+                    self._take(work)
+                self.commit()
+            except Aborted as aborted:
+                self._roll_back(aborted)
             self._consumer.close()
         self._restorer.stop()
         if self._standby is not None:
@@ -76,13 +79,17 @@ class Engine(Membership):
     def step(self, done: Sequence[Work]) -> list[Work]:
         """Take the results of the last step's work, commit when it is time, and hand out what the log has."""
         self.last_step = self.world.monotonic()
-        for work in done:
-            self._take(work)
-        if self._due():
-            self._commit_or_roll_back()
-        self._join_anew()
-        self._start_restored()
-        self._send_timers()
+        try:
+            for work in done:
+                self._take(work)
+            if self._due():
+                self.commit()
+            self._join_anew()
+            self._start_restored()
+            self._claim_again()
+            self._send_timers()
+        except Aborted as aborted:
+            self._roll_back(aborted)
         records = self._poll()
         return self._group(records)
 
@@ -204,12 +211,12 @@ class Engine(Membership):
             log.warning("consumer.error", error=error.name(), reason=error.str())
 
     # -- commit -------------------------------------------------------------------------------------------------------------------
-    def _commit_or_roll_back(self) -> None:
+    def _commit_or_roll_back(self, last: Callable[[], None] = lambda: None) -> None:
         try:
+            last()
             self.commit()
         except Aborted as aborted:
-            log.info("transaction.rolled_back", why=str(aborted))
-            self._roll_back()
+            self._roll_back(aborted)
 
     def commit(self) -> None:
         """Make the open transaction visible, then write RocksDB. Raises Aborted or Fatal."""
@@ -254,11 +261,12 @@ class Engine(Membership):
         self.store.write(batch)
         for partition in touched:
             partition.rows.written()
-            partition.touched = False
+            partition.touched, partition.claimed = False, True
             partition.next_due = next_due(partition.family)
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, aborted: Aborted) -> None:
         """Abort, forget the overlay, go back to the committed positions."""
+        log.info("transaction.rolled_back", why=str(aborted))
         self.transaction.abort()
         for partition in self.partitions.values():
             partition.reload()
@@ -266,6 +274,7 @@ class Engine(Membership):
         self._ended.clear()
         self._epoch += 1
         self.rollbacks += 1
+        self._unclaimed = True
 
     # -- timers -------------------------------------------------------------------------------------------------------------------
     def _send_timers(self) -> None:

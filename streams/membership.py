@@ -72,14 +72,16 @@ class Membership(ABC):
         """Grows with every rebalance and rollback: what was fetched before must not be applied."""
         self._revoked_by = math.inf
         """When a revocation under way must be over: the group waits for it."""
+        self._unclaimed = False
+        """A transaction was rolled back, and it may have been the one that said whose the partitions are."""
 
     @abstractmethod
     def _begin(self) -> None:
         """Open a transaction if none is."""
 
     @abstractmethod
-    def _commit_or_roll_back(self) -> None:
-        """End the open transaction, if one is."""
+    def _commit_or_roll_back(self, last: Callable[[], None] = lambda: None) -> None:
+        """End the open transaction, if one is; `last` sends what is to be its last word."""
 
     @property
     def consumer(self) -> Any:
@@ -227,6 +229,14 @@ class Membership(ABC):
         if partition.source.owner is not None:
             self.transaction.send(*_send_args(partition.source.owner(partition.number, self.settings.address, self.generation)))
 
+    def _claim_again(self) -> None:
+        """A claim that was rolled back is made anew: nobody else would say where to read these partitions."""
+        if self._unclaimed:
+            self._unclaimed = False
+            for partition in self.partitions.values():
+                if partition.running and not partition.claimed:
+                    self._claim(partition)
+
     def _seek(self, partition: Partition) -> None:
         tp = TopicPartition(partition.source.topic, partition.number, partition.position or OFFSET_BEGINNING)
         deadline = self.world.monotonic() + SEEK_DEADLINE_S
@@ -246,12 +256,7 @@ class Membership(ABC):
         self._epoch += 1
         reach("during_rebalance")
         going = [self.partitions[tp.topic, tp.partition] for tp in revoked if (tp.topic, tp.partition) in self.partitions]
-        for partition in going:
-            if partition.running and partition.source.owner is not None:
-                topic, key, _ = partition.source.owner(partition.number, "", 0)
-                self._begin()
-                self.transaction.send(topic, None, key)
-        self._commit_or_roll_back()
+        self._commit_or_roll_back(lambda: self._disclaim(going))
         self._publish_digests([partition for partition in going if partition.running])
         self._revoked_by = math.inf
         for partition in going:
@@ -263,6 +268,14 @@ class Membership(ABC):
         consumer.incremental_unassign(revoked)
         log.info("partitions.revoked", partitions=[f"{tp.topic}[{tp.partition}]" for tp in revoked])
         self.on_revoked({(tp.topic, tp.partition) for tp in revoked})
+
+    def _disclaim(self, going: Sequence[Partition]) -> None:
+        """Say that these have no owner for now."""
+        for partition in going:
+            if partition.running and partition.source.owner is not None:
+                topic, key, _ = partition.source.owner(partition.number, "", 0)
+                self._begin()
+                self.transaction.send(topic, None, key)
 
     def _share_cache(self) -> None:
         for partition in self.partitions.values():

@@ -9,7 +9,17 @@ from math import floor
 from typing import Any
 
 COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
-OUTCOMES = {"PaymentAuthorized": "authorize", "PaymentCaptured": "capture", "PaymentVoided": "void", "PaymentRefunded": "refund"}
+CANCEL = "cancel"
+"""Ends an authorization that waits for its buyer; no counter has it."""
+OUTCOMES = {
+    "PaymentAuthorized": "authorize",
+    "PaymentCaptured": "capture",
+    "PaymentVoided": "void",
+    "PaymentRefunded": "refund",
+    "PaymentCanceled": CANCEL,
+}
+OPEN = ("PaymentUnknown", "PaymentActionRequired")
+"""Answers after which the operation is still under way."""
 ENDED = ("REJECTED", "CANCELED", "EXPIRED", "SHIPPED", "DELIVERED", "COMPLETED")
 
 
@@ -22,6 +32,8 @@ class Payment:
         """What buyers' banks keep until each is decided."""
         self.lost = 0
         self.open: Any = None
+        self.at_buyer = False
+        """The operation under way waits for its buyer: the one thing that may be canceled."""
         self.number = 0
         self.total = 0
         self.values: dict[str, tuple[int, int]] = {}
@@ -63,7 +75,7 @@ class Payment:
             self.values = {line: (price, units + changes.get(line, 0)) for line, (price, units) in self.values.items()}
         elif name == "PaymentRequested":
             yield from self._asked(event)
-        elif name in OUTCOMES or name in ("PaymentFailed", "PaymentUnknown"):
+        elif name in OUTCOMES or name in OPEN or name == "PaymentFailed":
             yield from self._answered(name, event)
         elif name in ("DisputeOpened", "DisputeClosed"):
             yield from self._disputed(name, event)
@@ -83,31 +95,37 @@ class Payment:
     def _asked(self, event: Any) -> Iterator[str]:
         amount = event.amount.amount_minor
         self.exists, self.on_delivery, self.number = True, event.method == "cod", self.number + 1
-        if self.open is not None:
+        if event.operation == CANCEL and not (self.open and self.at_buyer and self.status in (*ENDED, "CANCEL_PENDING")):
+            yield "a cancel is asked of what does not wait for its buyer, or of an order that goes on"
+        elif event.operation != CANCEL and self.open is not None:
             yield f"{event.operation} is asked while {self.open.operation} has no answer"
         if event.operation_no != self.number or event.idempotency_key != f"{event.attempt_id}:{event.operation}:{event.operation_no}":
             yield f"the key {event.idempotency_key} is not that of operation {self.number}"
         goods = self._worth(self.wanted)
         back = 0 if self.disputes else max(0, self.moved["capture"] - self.moved["refund"] - self.lost)
-        most = {"authorize": goods, "refund": back}.get(event.operation, self.left)
-        if not 0 < amount <= most or (event.operation == "authorize" and amount != goods):
+        asked = self.open.amount.amount_minor if self.open else 0
+        most = {"authorize": goods, "refund": back, CANCEL: asked}.get(event.operation, self.left)
+        if not 0 < amount <= most or (event.operation in ("authorize", CANCEL) and amount != most):
             yield f"{event.operation} of {amount} where {most} is possible"
-        self.open = event
+        self.open, self.at_buyer = event, False
 
     def _answered(self, name: str, event: Any) -> Iterator[str]:
         asked = self.open
         if asked is None or (asked.operation, asked.operation_no, asked.amount) != (event.operation, event.operation_no, event.amount):
             yield f"{name} of {event.operation} {event.operation_no}, which was not asked"
             return
-        if name != "PaymentUnknown":
+        self.at_buyer = name == "PaymentActionRequired"
+        if name not in OPEN:
             self.open = None
         if name in OUTCOMES:
             if OUTCOMES[name] != event.operation:
                 yield f"{name} answers {event.operation}"
-            self.moved[event.operation] += event.amount.amount_minor
+            if event.operation != CANCEL:
+                self.moved[event.operation] += event.amount.amount_minor
         told = {operation: getattr(event.totals, counter) for operation, counter in COUNTERS.items()}
         pending = {operation: getattr(event.totals, f"{counter}_pending") for operation, counter in COUNTERS.items()}
-        waits = {operation: asked.amount.amount_minor if self.open and operation == asked.operation else 0 for operation in COUNTERS}
+        under_way = "authorize" if asked.operation == CANCEL else asked.operation
+        waits = {operation: asked.amount.amount_minor if self.open and operation == under_way else 0 for operation in COUNTERS}
         if told != self.moved or pending != waits:
             yield f"{name} says {told} and {pending} pending, counted are {self.moved} and {waits}"
 
@@ -132,6 +150,8 @@ class Payment:
         left, most = self.left, self.owed
         if self.on_delivery:  # what has left may still be collected; people give back what was collected beyond it
             left -= max(0, self.owed - self.moved["capture"])
-            most = max(most, kept) if self.status != "CANCELED" else most
+            most = max(most, kept) if self.status not in ("CANCELED", "COMPLETED") else most
+        if self.on_delivery and self.status == "COMPLETED" and self.left:
+            yield f"COMPLETED and {self.left} is still to be collected"
         if self.status in ENDED and (left > 0 or kept > most):
             yield f"{self.status} and {kept} kept, {self.left} still authorized, for goods worth {self.owed}"

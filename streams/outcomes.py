@@ -46,7 +46,7 @@ CALLS: Mapping[str, Call] = {
     for call in (
         Call("init", "init_transactions: fence the predecessor, end what it left open", True, False),
         Call("begin", "begin_transaction: local, fails only out of order", False, False),
-        Call("produce", "produce: into the client's queue", False, False),
+        Call("produce", "produce: into the client's queue", False, True),
         Call("delivery", "a delivery report: the record did not reach the log, so the commit will be refused", False, True),
         Call("send_offsets", "send_offsets_to_transaction: the source's positions, checked by generation", True, True),
         Call("commit", "commit_transaction", True, True),
@@ -86,6 +86,9 @@ ROWS: Mapping[tuple[str, str], Row] = {
     ("send_offsets", "REBALANCE_IN_PROGRESS"): Row(ABORT, MOVED_ON),
     ("send_offsets", "TRANSACTION_ABORTABLE"): Row(ABORT, "the broker itself says that nothing was committed and an abort is enough"),
     ("commit", "TRANSACTION_ABORTABLE"): Row(ABORT, "the broker itself says that nothing was committed and an abort is enough"),
+    ("produce", "_STATE"): Row(
+        ABORT, "the client has failed the open transaction meanwhile, as after a rebalance under load: it wants its end"
+    ),
     ("produce", "_QUEUE_FULL"): Row(RETRY, "the client's queue is full: wait until it has sent some; nothing was queued"),
     ("consume", "_PARTITION_EOF"): Row(RETRY, "no error: the end of a partition for now"),
     ("consume", "_TIMED_OUT"): Row(RETRY, "a poll has nothing in doubt: the client asks again"),

@@ -73,7 +73,7 @@ class Partition:
         self.source, self.number, self.ticket = source, number, ticket
         self.family = family
         self.rows = Rows(family, source.tables)
-        self.running = self.caught_up = self.touched = False
+        self.running = self.caught_up = self.touched = self.claimed = False
         self.stopped = False
         """Too much of it was parked: its rows are served, its log is not read."""
         self.park_rate = park_rate or ParkRate()

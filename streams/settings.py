@@ -12,6 +12,9 @@ from orderflow.streams.watchdog import BOUND_S
 
 WINDOWS = (
     "payment_window_s",
+    "wallet_window_s",
+    "installment_window_s",
+    "bank_transfer_window_s",
     "cod_window_s",
     "authorization_warning_s",
     "cancel_window_s",
@@ -79,7 +82,13 @@ class WorkerSettings(BaseSettings):
     give_up_s: int = Field(120, ge=5)
     """How long a saga waits for an answer inside the system before it asks the owner to release."""
     payment_window_s: int = Field(1800, ge=5, le=86_400)
-    """How long a prepaid order waits for its authorization; its stock is kept for as long."""
+    """How long a prepaid order waits for its authorization by card, whatever its buyer has to do for it; its stock is kept for as long."""
+    wallet_window_s: int = Field(900, ge=5)
+    """The same by wallet."""
+    installment_window_s: int = Field(7200, ge=5)
+    """The same in installments."""
+    bank_transfer_window_s: int = Field(86_400, ge=5)
+    """The same by bank transfer."""
     cod_window_s: int = Field(86_400, ge=5)
     """How long an order that is paid on delivery waits to be confirmed by people; its stock is kept for as long."""
     authorization_warning_s: int = Field(86_400, ge=1)

@@ -84,7 +84,10 @@ class Transaction:
         headers: list[tuple[str, bytes]] | None = None,
         position: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        """Produce into the open transaction. `position` is told (topic, partition, next offset); ask for it rarely: it costs a callback."""
+        """Produce into the open transaction. `position` is told (topic, partition, next offset); ask for it rarely: it costs a callback.
+
+        Like the two below it raises Aborted (call `abort` next) or Fatal.
+        """
         self.produced += 1
         while True:
             try:
@@ -110,6 +113,8 @@ class Transaction:
                 produce(topic, value, key, partition)
             except BufferError:
                 self.send(topic, value, key, partition)
+            except KafkaException as raised:
+                raise failed("produce", raised) from raised
             else:
                 self.produced += 1
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from msgspec import Struct
 
-OPERATIONS = ("authorize", "capture", "void", "refund")
+OPERATIONS = ("authorize", "capture", "void", "refund", "cancel")
+AT_BUYER = "requires_action"
+"""What became of an authorization so far: its buyer has to act."""
 VALID_US = 7 * 24 * 3600 * 1_000_000
 """An authorization ends after seven days (slot D76)."""
 DELAY_S = 3.0
@@ -34,6 +36,8 @@ class Behaviour(Struct, frozen=True):
     first_only: bool = False
     """It declines only the first of them for a payment."""
     delay_s: float = 0.0
+    asks_buyer: bool = False
+    """It authorizes when the buyer has agreed on its page."""
     drops_first: bool = False
     drops_all: bool = False
     webhooks: int = 1
@@ -58,6 +62,7 @@ BEHAVIOUR: Mapping[int, Behaviour] = {
     11: Behaviour(
         ("authorize",), "insufficient_funds", first_only=True, meaning="the first authorization of an order is declined, the next is done"
     ),
+    12: Behaviour(("authorize",), asks_buyer=True, meaning="the buyer has to agree on the provider's page first"),
 }
 """By the last two digits of the operation's amount in minor units; every other amount succeeds at once."""
 USUAL = Behaviour()
@@ -130,24 +135,56 @@ class Book:
         query = "SELECT rowid AS number, * FROM operations WHERE (payment_ref = ? OR ? = '') AND rowid > ? ORDER BY rowid LIMIT ?"
         return [dict(row) for row in self._book.execute(query, (payment_ref, payment_ref, after, LIST_MAX))]
 
+    def named(self, provider_ref: str) -> dict[str, Any] | None:
+        """The authorization that the book calls so."""
+        row = self._book.execute("SELECT * FROM operations WHERE provider_ref = ? AND operation = 'authorize'", (provider_ref,)).fetchone()
+        return None if row is None else dict(row)
+
+    def act(self, reference: str, agrees: bool) -> dict[str, Any]:
+        """The buyer agrees to an authorization that waits for them, or does not; `reference` is our name of the payment or the book's. Raises
+        Refusal where none waits.
+        """
+        self._book.execute("BEGIN IMMEDIATE")
+        waiting = "SELECT * FROM operations WHERE (provider_ref = ? OR payment_ref = ?) AND outcome = ?"
+        row = self._book.execute(waiting, (reference, reference, AT_BUYER)).fetchone()
+        if row is None:
+            self._book.execute("ROLLBACK")
+            raise Refusal(f"no payment {reference!r} waits for its buyer")
+        now = time.time_ns() // 1000
+        said = ("succeeded", "", now + self._valid_us) if agrees else ("declined", "authentication_failed", None)
+        self._book.execute("UPDATE operations SET outcome = ?, code = ?, valid_until = ? WHERE key = ?", (*said, row["key"]))
+        done = dict(self._book.execute("SELECT * FROM operations WHERE key = ?", (row["key"],)).fetchone())
+        self._owe(done, now)
+        self._book.execute("COMMIT")
+        return done
+
     def _do(self, key: str, fingerprint: str, asked: Mapping[str, Any]) -> None:
         operation, amount = asked["operation"], asked["amount_minor"]
         provider_ref = asked["provider_ref"] or "pay_" + hashlib.sha256(key.encode()).hexdigest()[:20]
         code = self._refusal(operation, amount, asked["currency"], provider_ref, asked["payment_ref"])
         at = time.time_ns() // 1000
-        valid_until = at + self._valid_us if operation == "authorize" and not code else None
-        outcome = "declined" if code else "succeeded"
+        asks_buyer = operation == "authorize" and behaviour_of(operation, amount).asks_buyer
+        valid_until = at + self._valid_us if operation == "authorize" and not code and not asks_buyer else None
+        outcome = "declined" if code else AT_BUYER if asks_buyer else "succeeded"
         row = (key, fingerprint, asked["payment_ref"], provider_ref, operation, amount, asked["currency"], outcome, code, valid_until, at)
         self._book.execute(f"INSERT INTO operations VALUES ({', '.join('?' * len(row))}, 1)", row)
-        if self.tells:
-            event_id = "evt_" + hashlib.sha256(key.encode()).hexdigest()[:20]
-            said = {"payment_ref": asked["payment_ref"], "key": key, "amount_minor": amount, "currency": asked["currency"]}
-            said |= {"provider_ref": provider_ref, "code": code, "at": at, "valid_until": valid_until}
-            body = json.dumps({"id": event_id, "type": f"payment.{operation}.{outcome}", "data": said}).encode()
-            behaviour = behaviour_of(operation, amount)
-            due_at = at + int(behaviour.webhooks_after_s * 1_000_000)
-            for _ in range(behaviour.webhooks):
-                self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, due_at))
+        if operation == "cancel" and not code:  # nothing of it is authorized, or ever will be
+            gone = "UPDATE operations SET outcome = 'canceled' WHERE provider_ref = ? AND operation = 'authorize'"
+            self._book.execute(gone, (provider_ref,))
+        if outcome != AT_BUYER:
+            self._owe(dict(self._book.execute("SELECT * FROM operations WHERE key = ?", (key,)).fetchone()), at)
+
+    def _owe(self, done: Mapping[str, Any], at: int) -> None:
+        """The webhooks about what became of an operation."""
+        if not self.tells:
+            return
+        event_id = "evt_" + hashlib.sha256(done["key"].encode()).hexdigest()[:20]
+        said = {name: done[name] for name in ("payment_ref", "key", "amount_minor", "currency", "provider_ref", "code", "valid_until")}
+        body = json.dumps({"id": event_id, "type": f"payment.{done['operation']}.{done['outcome']}", "data": said | {"at": at}}).encode()
+        behaviour = behaviour_of(done["operation"], done["amount_minor"])
+        due_at = at + int(behaviour.webhooks_after_s * 1_000_000)
+        for _ in range(behaviour.webhooks):
+            self._book.execute("INSERT INTO webhooks (id, body, due_at) VALUES (?, ?, ?)", (event_id, body, due_at))
 
     # -- disputes: what a buyer's bank does, here on request ------------------------------------------------------------------------
     def dispute(self, payment_ref: str, amount_minor: int | None, reason: str) -> dict[str, Any]:
@@ -211,5 +248,7 @@ class Book:
         )
         for row in self._book.execute(f"{rows} GROUP BY operation", (provider_ref, currency)):
             done[row["operation"]] = row["sum"]
+        if operation == "cancel":
+            return "already_captured" if done["capture"] else ""
         left = done["capture"] - done["refund"] if operation == "refund" else done["authorize"] - done["capture"] - done["void"]
         return "amount_exceeds" if amount > left else ""

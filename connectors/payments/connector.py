@@ -17,17 +17,21 @@ import structlog
 from aiohttp import web
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from orderflow.connectors.payments.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
-from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
+from orderflow.connectors.payments.port import ActionRequired, Operation, Outcome, Provider, Unanswered
 from orderflow.connectors.payments.settings import PaymentSettings
 from orderflow.streams import outcomes
 from orderflow.streams.domain.contract import CommandMeta
 from orderflow.streams.domain.ids import operation_key
 from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment import AUTHORIZE, CANCEL
 from orderflow.streams.domain.payment_records import (
+    PaymentActionRequired,
     PaymentAuthorized,
+    PaymentCanceled,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
@@ -39,8 +43,8 @@ from orderflow.streams.records import Records
 
 log = structlog.get_logger(__name__)
 
-ANSWERED = (PaymentAuthorized, PaymentCaptured, PaymentVoided, PaymentRefunded, PaymentFailed)
-UNANSWERED, WITHDRAWN = "unanswered", "withdrawn"
+ANSWERED = (PaymentAuthorized, PaymentCaptured, PaymentVoided, PaymentRefunded, PaymentCanceled, PaymentFailed)
+UNANSWERED, WITHDRAWN, AT_BUYER = "unanswered", "withdrawn", "requires_action"
 POLL_S = 0.2
 POLL_RECORDS = 500
 COMMIT_S = 1.0
@@ -92,6 +96,13 @@ class Share:
         """All before this offset is answered."""
         return min((request.offset for request in self.open.values()), default=self.position)
 
+    def close(self, key: str) -> None:
+        """Nobody is asked for this any more."""
+        self.open.pop(key, None)
+        task = self.tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
     def insist(self) -> None:
         """Raise what a task failed of: a request that is given up without a word would never be answered."""
         for task in self.tasks.values():
@@ -109,7 +120,7 @@ class Connector:
         self.shares: dict[int, Share] = {}
         self.meters = Meters(self.breaker, lambda: sum(len(share.open) for share in list(self.shares.values())))
         self.assigned = False
-        self._wanted = {self.orders.ce_type(kind.__name__) for kind in (PaymentRequested, *ANSWERED)}
+        self._wanted = {self.orders.ce_type(kind.__name__) for kind in (PaymentRequested, PaymentActionRequired, *ANSWERED)}
         self._calls = asyncio.Semaphore(settings.provider_calls_max)
 
     @property
@@ -226,12 +237,14 @@ class Connector:
                 trace = tuple(header for header in headers if header[0] in ("traceparent", "tracestate"))
                 request = Request(message.offset(), meta.tenant, prefix, order_id, meta.correlation_id, meta.event_id, trace, event)
                 share.open[prefix + event.idempotency_key] = request
+                if event.operation == CANCEL:  # of the authorization before it, which is not asked for any more
+                    share.close(prefix + operation_key(event.attempt_id, AUTHORIZE, event.operation_no - 1))
             return
         key = prefix + operation_key(event.attempt_id, event.operation, event.operation_no)
-        share.open.pop(key, None)
-        task = share.tasks.pop(key, None)
-        if task is not None:
-            task.cancel()  # answered by somebody else
+        if not isinstance(event, PaymentActionRequired):
+            share.close(key)  # its task is there still where somebody else has answered
+        elif (asked := share.open.get(key)) is not None:
+            share.open[key] = _named(asked, event.provider_ref)
 
     # -- asking -------------------------------------------------------------------------------------------------------------------
     def _ask(self, share: Share) -> None:
@@ -248,6 +261,18 @@ class Connector:
         share.tasks.pop(key, None)
 
     async def _until_answered(self, request: Request) -> Outcome:
+        """While the buyer has to act, look again every few seconds: a webhook that comes first ends this."""
+        at_buyer = False
+        while True:
+            try:
+                return await self._until_heard(request, at_buyer)
+            except ActionRequired as action:
+                if not at_buyer:
+                    await self._tell(request, AT_BUYER, action=action)
+                at_buyer, request = True, _named(request, action.provider_ref)
+                await asyncio.sleep(self.settings.provider_look_s)
+
+    async def _until_heard(self, request: Request, at_buyer: bool) -> Outcome:
         first_s, most_s = self.settings.provider_repeat_s, self.settings.provider_repeat_max_s
         async for attempt in stamina.retry_context(
             on=Unanswered, attempts=None, timeout=None, wait_initial=first_s, wait_max=most_s, wait_jitter=first_s
@@ -256,7 +281,7 @@ class Connector:
                 try:
                     return await self._call(request)
                 except Unanswered:
-                    if attempt.num == 1:
+                    if attempt.num == 1 and not at_buyer:
                         await self._tell(request, "unknown")
                     raise
         raise AssertionError("asked for ever")
@@ -272,6 +297,7 @@ class Connector:
             request.prefix + request.order_id,
             event.provider_ref,
             event.token_ref,
+            event.method,
         )
         async with self._calls:
             await self.breaker.admit()
@@ -280,6 +306,9 @@ class Connector:
             try:
                 outcome = await self.provider.perform(operation)
                 result = "succeeded" if outcome.succeeded else "declined"
+            except ActionRequired:
+                result = AT_BUYER
+                raise
             except Unanswered:
                 result = UNANSWERED
                 raise
@@ -292,7 +321,7 @@ class Connector:
                 self.meters.seconds.labels(event.operation).observe(time.monotonic() - began)
             return outcome
 
-    async def _tell(self, request: Request, word: str, outcome: Outcome | None = None) -> None:
+    async def _tell(self, request: Request, word: str, outcome: Outcome | None = None, action: ActionRequired | None = None) -> None:
         """The outcome as a command, in the log before this returns."""
         event = request.event
         command = RecordProviderResult(
@@ -302,9 +331,10 @@ class Connector:
             word,
             Money(outcome.amount_minor, outcome.currency) if outcome else None,
             event.provider,
-            outcome.provider_ref if outcome else "",
+            said.provider_ref if (said := outcome or action) else "",
             outcome.valid_until if outcome else None,
             outcome.code if outcome else "",
+            action.action_url if action else "",
         )
         command_id = f"{event.idempotency_key}:{word}"
         at = time.time_ns() // 1000
@@ -329,6 +359,11 @@ class Connector:
     def _poll(self, ended: threading.Event) -> None:
         while not ended.is_set():
             self._producer.poll(POLL_S)
+
+
+def _named(request: Request, provider_ref: str) -> Request:
+    """The request with the provider's own name of its payment, which a repeat then asks for."""
+    return replace(request, event=replace(request.event, provider_ref=provider_ref)) if provider_ref else request
 
 
 def _fetch(consumer: Consumer) -> list[Any]:

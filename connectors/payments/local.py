@@ -4,8 +4,9 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from orderflow.connectors.payments.port import Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import ActionRequired, Operation, Outcome, Unanswered
 
+AT_BUYER = "requires_action"
 NAME = "local"
 """What requests for this provider are addressed to."""
 URL = "http://127.0.0.1:8090"
@@ -32,7 +33,7 @@ class LocalProvider:
             "amount_minor": operation.amount_minor,
             "currency": operation.currency,
             "payment_ref": operation.payment_ref,
-            "provider_ref": operation.provider_ref,
+            "provider_ref": "" if operation.operation == "authorize" else operation.provider_ref,
         }
         try:
             headers = {"Idempotency-Key": operation.key}
@@ -46,6 +47,8 @@ class LocalProvider:
 
 def _outcome(said: Any) -> Outcome:
     try:
+        if said["outcome"] == AT_BUYER:
+            raise ActionRequired(said["action_url"], said["provider_ref"])
         return Outcome(
             said["outcome"] == "succeeded", said["provider_ref"], said["amount_minor"], said["currency"], said["valid_until"], said["code"]
         )

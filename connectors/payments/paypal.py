@@ -1,7 +1,7 @@
 """The adapter for PayPal: an order that its buyer approved is authorized, captured, voided and refunded, over Orders v2 and Payments v2.
 
-PayPal's own id of our payment is the authorization's. Captures and refunds carry our key as invoice number: it must be unique there, so it
-guards what the request id guards, and it finds what was done before.
+PayPal's own id of our payment is the authorization's; while the buyer has yet to approve the order, it is the order's. Captures and refunds
+carry our key as invoice number: it must be unique there, so it guards what the request id guards, and it finds what was done before.
 """
 
 import time
@@ -14,7 +14,7 @@ from urllib.parse import quote
 import structlog
 from aiohttp import ClientError, ClientSession, ClientTimeout, encode_basic_auth
 
-from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered, declined
+from orderflow.connectors.payments.port import ActionRequired, Inexpressible, Operation, Outcome, Unanswered, declined
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,10 @@ WHOLE_UNITS = frozenset({"HUF", "JPY", "TWD"})
 """Currencies that PayPal takes without decimals (developer.paypal.com/reference/currency-codes)."""
 DONE, NOT_DONE = ("COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"), ("DECLINED", "FAILED", "CANCELLED", "DENIED")
 """What the status of a capture or refund means; any other is not final."""
+WAITING, APPROVED = ("CREATED", "PAYER_ACTION_REQUIRED"), ("APPROVED", "SAVED")
+"""What the status of an order means: its buyer has to act, or has; an order is saved after its approval only."""
+GONE: Mapping[str, Any] = {"status": "VOIDED", "purchase_units": ()}
+"""An order that PayPal does not know any more."""
 DECLINES = (400, 404, 422)
 """Answers that a repeat would get again: the operation is not possible."""
 UNTIL_END_S = 60.0
@@ -85,12 +89,14 @@ class PayPalProvider:
     # -- operations ---------------------------------------------------------------------------------------------------------------
     async def _authorize(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
         """The order must be approved for exactly this amount. It is looked at first: an order is authorized once."""
-        path = f"/v2/checkout/orders/{quote(operation.method_ref, safe='')}"
+        path = _path(operation.method_ref)
         order = await self._get(path)
         (unit,) = order["purchase_units"]
         if (_minor(unit), unit["amount"]["currency_code"]) != (operation.amount_minor, operation.currency):
             return declined(operation, "amount_differs")
         if not list(_payments(order, "authorizations")):
+            if order["status"] in WAITING:
+                raise _action(order)
             order = await self._post(f"{path}/authorize", operation.key, {})
         (made,) = _payments(order, "authorizations")
         if made["status"] != "CREATED":
@@ -106,18 +112,56 @@ class PayPalProvider:
         return _final(operation, made)
 
     async def _void(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
+        await self._release(operation.provider_ref, operation.key)
+        return Outcome(True, operation.provider_ref, operation.amount_minor, operation.currency)
+
+    async def _release(self, authorization_id: str, key: str) -> None:
         try:
-            await self._post(f"/v2/payments/authorizations/{quote(operation.provider_ref)}/void", operation.key, {})
+            await self._post(f"/v2/payments/authorizations/{quote(authorization_id)}/void", key, {})
         except Declined as answer:
             if answer.code != "PREVIOUSLY_VOIDED":
                 raise
+
+    async def _cancel(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
+        """Nothing of an order is authorized without our asking. Of an approved one a call of ours may be under way: it is authorized once,
+        so that is done here, and voided, and nothing comes later.
+        """
+        path = _path(operation.provider_ref)
+        order = await self._order(path)
+        if order["status"] in APPROVED and not list(_payments(order, "authorizations")):
+            order = await self._used_up(path, operation.key)
+        found = list(_payments(order, "authorizations"))
+        if order["status"] == "COMPLETED" and not found:
+            raise Unanswered("the order is COMPLETED, and shows no authorization")
+        for made in found:
+            if made["status"] not in ("VOIDED", *NOT_DONE):
+                await self._release(made["id"], f"{operation.key}:void")
         return Outcome(True, operation.provider_ref, operation.amount_minor, operation.currency)
+
+    async def _order(self, path: str) -> Any:
+        """The order as it is now, which may be GONE."""
+        try:
+            return await self._get(path)
+        except Declined as answer:
+            if answer.name != "RESOURCE_NOT_FOUND":
+                raise
+            return GONE
+
+    async def _used_up(self, path: str, key: str) -> Any:
+        """An approved order when it is authorized, by this call or another, or when PayPal will not authorize it."""
+        try:
+            return await self._post(f"{path}/authorize", key, {})
+        except Declined as answer:
+            order = await self._order(path)
+            if answer.code == "ORDER_ALREADY_AUTHORIZED" and not list(_payments(order, "authorizations")):
+                raise Unanswered("the order is authorized, and does not show it yet") from None
+            return order
 
     async def _refund(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
         """Of one capture that still has so much; what spans two of them is declined. It is looked for first."""
         authorization = await self._get(f"/v2/payments/authorizations/{quote(operation.provider_ref)}")
         order_id = authorization["supplementary_data"]["related_ids"]["order_id"]
-        order = await self._get(f"/v2/checkout/orders/{quote(order_id, safe='')}")
+        order = await self._get(_path(order_id))
         made = next((each for each in _payments(order, "refunds") if each.get("invoice_id") == operation.key), None)
         if made is None:
             capture = next((each for each in _payments(order, "captures") if _left(order, each) >= operation.amount_minor), None)
@@ -166,11 +210,11 @@ class PayPalProvider:
 
 
 class Declined(Exception):
-    """PayPal will not do it."""
+    """PayPal will not do it: why (`code`), and its name of the error."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, name: str = "") -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.name = code, name
 
 
 def _told(status: int, body: Any) -> Any:
@@ -178,11 +222,25 @@ def _told(status: int, body: Any) -> Any:
     if 200 <= status < 300:
         return body
     details = body.get("details") or [{}]
-    code = details[0].get("issue") or body.get("name") or ""
+    name = body.get("name") or ""
+    code = details[0].get("issue") or name
     if status not in DECLINES or code in ("PAYPAL_REQUEST_ID_PREVIOUSLY_USED", "DUPLICATE_REQUEST_ID"):
         log.warning("paypal.unanswered", status=status, code=code)
         raise Unanswered(f"PayPal answers {status} {code}")
-    raise Declined(code)
+    raise Declined(code, name)
+
+
+def _path(order_id: str) -> str:
+    return f"/v2/checkout/orders/{quote(order_id, safe='')}"
+
+
+def _action(order: Any) -> ActionRequired:
+    """Where the buyer approves the order. Raises Unanswered when it does not say."""
+    links = {link["rel"]: link["href"] for link in order.get("links", ())}
+    url = links.get("payer-action") or links.get("approve")
+    if not url:
+        raise Unanswered(f"the order is {order['status']}, and has no link for its buyer")
+    return ActionRequired(url, order["id"])
 
 
 def _payments(order: Any, kind: str) -> Iterator[Any]:

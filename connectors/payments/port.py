@@ -6,8 +6,10 @@ from msgspec import Struct
 
 
 class Operation(Struct, frozen=True):
-    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one;
-    `method_ref` the buyer's payment method as the provider names it.
+    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one:
+    of an authorization, since the buyer was sent to act. `method` is what kind of payment it is, `method_ref` the buyer's payment method as the provider names it.
+
+    A cancel ends an authorization that waits for its buyer: it succeeds when nothing of it is, or will be, authorized.
     """
 
     key: str
@@ -17,6 +19,7 @@ class Operation(Struct, frozen=True):
     payment_ref: str
     provider_ref: str = ""
     method_ref: str = ""
+    method: str = "card"
 
 
 class Outcome(Struct, frozen=True):
@@ -28,6 +31,14 @@ class Outcome(Struct, frozen=True):
     currency: str
     valid_until: int | None = None
     code: str = ""
+
+
+class ActionRequired(Exception):
+    """The buyer has to act before the provider can answer, at `action_url`: 3-D Secure, or an approval. Ask again, under the same key."""
+
+    def __init__(self, action_url: str, provider_ref: str = "") -> None:
+        super().__init__("the buyer has to act")
+        self.action_url, self.provider_ref = action_url, provider_ref
 
 
 class Unanswered(Exception):
@@ -55,5 +66,6 @@ class Provider(Protocol):
         """Ask for the operation, or for what became of it.
 
         Raises:
+            ActionRequired: the buyer is to be sent there; ask again, with the provider's name of the payment.
             Unanswered: ask again, under the same key.
         """

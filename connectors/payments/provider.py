@@ -1,7 +1,7 @@
 """The local payment provider: a real HTTP server with a durable book, for the box, demos and tests. No money exists here.
 
 It authorizes, captures, voids and refunds, each key once, lets a buyer's bank dispute what was captured when it is told to, and tells of it all
-by signed webhooks (courier.py). By their last two digits amounts make it behave badly (book.py), so that everything a real provider does on
+by signed webhooks (courier.py); some buyers have to agree on its page first (pages.py). By their last two digits amounts make it behave badly (book.py), so that everything a real provider does on
 a bad day can be seen on purpose.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from orderflow.connectors.payments.book import LIST_MAX, OPERATIONS, VALID_US, Book, Refusal, behaviour_of
+from orderflow.connectors.payments import pages
+from orderflow.connectors.payments.book import AT_BUYER, LIST_MAX, OPERATIONS, VALID_US, Book, Refusal, behaviour_of
 from orderflow.connectors.payments.courier import Courier, Receiver
 from orderflow.connectors.webhooks.reading import number, text
 
@@ -34,7 +35,8 @@ def build_app(book: Book) -> web.Application:
             request.transport.abort()
         if done["asked"] == 1 and behaviour.delay_s:
             await asyncio.sleep(behaviour.delay_s)
-        return web.json_response({name: done[name] for name in ANSWERED})
+        page = str(request.url.origin() / "pay" / done["provider_ref"]) if done["outcome"] == AT_BUYER else ""
+        return web.json_response({name: done[name] for name in ANSWERED} | {"action_url": page})
 
     async def listed(request: web.Request) -> web.StreamResponse:
         after = request.query.get("after", "0")
@@ -42,6 +44,20 @@ def build_app(book: Book) -> web.Application:
             return web.json_response({"error": "after is the number of an operation"}, status=422)
         rows = book.of(request.query.get("payment_ref", ""), int(after))
         return web.json_response({"operations": [_shown(row) for row in rows], "more": len(rows) == LIST_MAX})
+
+    async def act(request: web.Request) -> web.StreamResponse:
+        """What the buyer decides, as JSON for programs and as a page for browsers."""
+        names = request.match_info
+        try:
+            done = book.act(names["reference"], names["word"] == "agree")
+        except Refusal as error:
+            return web.json_response({"error": str(error)}, status=422)
+        if "text/html" in request.headers.get("Accept", ""):
+            return pages.decided(done)
+        return web.json_response(_shown(done))
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return pages.asked(book.named(request.match_info["reference"]))
 
     async def dispute(request: web.Request) -> web.StreamResponse:
         try:
@@ -66,6 +82,8 @@ def build_app(book: Book) -> web.Application:
     app = web.Application()
     app.router.add_post("/v1/operations", perform)
     app.router.add_get("/v1/operations", listed)
+    app.router.add_get("/pay/{reference}", page)
+    app.router.add_post("/pay/{reference}/{word:agree|refuse}", act)
     app.router.add_post("/v1/disputes", dispute)
     app.router.add_post("/v1/disputes/{dispute}/{outcome:won|lost}", decide)
     app.router.add_get("/health/ready", ready)

@@ -38,6 +38,9 @@ class PaymentSettings(BaseSettings):
     """The file with Stripe's secret or restricted key."""
     paypal_client_file: Path | None = None
     """The file with PayPal's client id on its first line and the secret on its second."""
+    return_url: str = Field("", max_length=500)
+    """Where a buyer who had to act at Stripe comes back to, a page of the shop; `{payment}` in it becomes the payment's id. Without one Stripe
+    declines what would need the buyer."""
     connector_host: str = "127.0.0.1"
     """Address of the connector's own endpoint: health and metrics."""
     connector_port: int = Field(6070, ge=1, le=65535)
@@ -48,6 +51,8 @@ class PaymentSettings(BaseSettings):
     """An operation without an answer is asked for again after this long, then ever later."""
     provider_repeat_max_s: float = Field(900.0, ge=1, le=3600)
     """And at the latest after this long, until it is answered."""
+    provider_look_s: float = Field(5.0, gt=0, le=300)
+    """While a buyer has to act, the provider is asked this often whether they did; its webhook is faster."""
     provider_calls_max: int = Field(100, ge=1, le=10_000)
     """At most this many calls are under way; the others wait their turn."""
     breaker_open_s: float = Field(30.0, gt=0, le=600)
@@ -61,6 +66,8 @@ class PaymentSettings(BaseSettings):
             found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url} is no http address")
         if self.provider != "local" and url.scheme == "http" and url.hostname not in LOOPBACK:
             found.append(f"ORDERFLOW_PROVIDER_URL={self.provider_url}: a key is sent over https only")
+        if self.return_url and urlsplit(self.return_url).scheme not in ("http", "https"):
+            found.append(f"ORDERFLOW_RETURN_URL={self.return_url} is no http address")
         if self.provider == "paypal" and not all(PAYPAL_PART.fullmatch(part) for part in self.paypal_client):
             found.append(f"ORDERFLOW_PAYPAL_CLIENT_FILE={self.paypal_client_file or ''} holds no client id and secret, a line each")
         if self.provider == "stripe" and not STRIPE_KEY.fullmatch(self.stripe_key):

@@ -1,7 +1,7 @@
 """The adapter for Stripe: PaymentIntents that are confirmed at once and captured by hand, over its documented HTTP API (decision 0008).
 
-What we make carries our key and our name of the payment as metadata, so that its webhooks find their order. A buyer who would have to
-authenticate is a decline here (`authentication_required`).
+What we make carries our key and our name of the payment as metadata, so that its webhooks find their order. A buyer who has to
+authenticate is sent to Stripe's page and comes back to the return URL; without one, that is a decline (`authentication_required`).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import structlog
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered, declined
+from orderflow.connectors.payments.port import ActionRequired, Inexpressible, Operation, Outcome, Unanswered, declined
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,10 @@ DECLINES = (400, 402, 404)
 FINAL = {"succeeded": True, "failed": False, "canceled": False}
 """What the status of a refund means; any other is not final."""
 REFUNDS_MAX = 100
+METHODS = ("card", "wallet")
+"""What can be authorized now and captured later; a wallet is a card to Stripe."""
+UNEXPECTED_STATE = "payment_intent_unexpected_state"
+"""An intent does not do this where it stands."""
 
 ZERO_DECIMAL_HERE = {"ISK": 100, "UGX": 100}
 """Currencies without minor units that Stripe writes with two of them (docs.stripe.com/currencies)."""
@@ -51,10 +55,12 @@ def amount_here(amount: int, currency: str) -> int:
 
 
 class StripeProvider:
-    """A client of Stripe. `timeout_s` is the whole deadline of a call; `url` is another's than Stripe's in tests."""
+    """A client of Stripe. `timeout_s` is the whole deadline of a call; `url` is another's than Stripe's in tests. Buyers who had to act
+    come back to `return_url`, in which `{payment}` is our name of the payment.
+    """
 
-    def __init__(self, key: str, timeout_s: float, url: str = URL) -> None:
-        self._key, self._timeout_s, self._url = key, timeout_s, url.rstrip("/")
+    def __init__(self, key: str, timeout_s: float, url: str = URL, *, return_url: str = "") -> None:
+        self._key, self._timeout_s, self._url, self._return_url = key, timeout_s, url.rstrip("/"), return_url
         self._session: ClientSession | None = None
 
     async def start(self) -> None:
@@ -81,6 +87,11 @@ class StripeProvider:
 
     # -- operations ---------------------------------------------------------------------------------------------------------------
     async def _authorize(self, operation: Operation, amount: int) -> Outcome:
+        """An intent whose buyer was sent to act is looked at: Stripe would repeat its first answer, and make another intent a day later."""
+        if operation.method not in METHODS:
+            return declined(operation, "method_unsupported")
+        if operation.provider_ref:
+            return _authorized(operation, await self._get(_path(operation), {"expand[0]": "latest_charge"}))
         form = {
             "amount": str(amount),
             "currency": operation.currency.lower(),
@@ -89,32 +100,47 @@ class StripeProvider:
             "payment_method_options[card][request_multicapture]": "if_available",
             "capture_method": "manual",
             "confirm": "true",
-            "error_on_requires_action": "true",
             "expand[0]": "latest_charge",
+            **self._for_buyer(operation),
             **_metadata(operation),
         }
-        intent = await self._post("/v1/payment_intents", operation.key, form)
-        if intent["status"] != "requires_capture":
-            raise Unanswered(f"the PaymentIntent is {intent['status']}")
-        until = intent["latest_charge"][CARD]["card"].get("capture_before")
-        held = amount_here(intent["amount_capturable"], operation.currency)
-        return Outcome(True, intent["id"], held, intent["currency"].upper(), None if until is None else until * 1_000_000)
+        return _authorized(operation, await self._post("/v1/payment_intents", operation.key, form))
+
+    def _for_buyer(self, operation: Operation) -> dict[str, str]:
+        """What becomes of a buyer who has to authenticate."""
+        if not self._return_url:
+            return {"error_on_requires_action": "true"}
+        return {"return_url": self._return_url.replace("{payment}", quote(operation.payment_ref, safe=""))}
 
     async def _capture(self, operation: Operation, amount: int) -> Outcome:
         """Whether the rest stays depends on the card alone, so that a repeat asks for the same."""
-        intent = await self._get(f"/v1/payment_intents/{quote(operation.provider_ref)}", {"expand[0]": "latest_charge"})
+        intent = await self._get(_path(operation), {"expand[0]": "latest_charge"})
         multicapture = (intent["latest_charge"][CARD]["card"].get("multicapture") or {}).get("status")
         form = {"amount_to_capture": str(amount), **_metadata(operation)}
         if multicapture == "available":
             form["final_capture"] = "false"
-        done = await self._post(f"/v1/payment_intents/{quote(operation.provider_ref)}/capture", operation.key, form)
+        done = await self._post(f"{_path(operation)}/capture", operation.key, form)
         return Outcome(True, done["id"], operation.amount_minor, done["currency"].upper())
 
     async def _void(self, operation: Operation, amount: int) -> Outcome:
         """What is not captured; of a card that is captured once, Stripe has released it with that capture."""
-        intent = await self._get(f"/v1/payment_intents/{quote(operation.provider_ref)}", {})
+        intent = await self._get(_path(operation), {})
         if intent["status"] not in ("succeeded", "canceled"):
-            intent = await self._post(f"/v1/payment_intents/{quote(operation.provider_ref)}/cancel", operation.key, {})
+            intent = await self._post(f"{_path(operation)}/cancel", operation.key, {})
+        return Outcome(True, intent["id"], operation.amount_minor, intent["currency"].upper())
+
+    async def _cancel(self, operation: Operation, amount: int) -> Outcome:
+        """Also of a buyer who has acted since: what is held goes back with it. Where Stripe will not, it may be canceled by now."""
+        intent = await self._get(_path(operation), {})
+        if intent["status"] != "canceled":
+            try:
+                intent = await self._post(f"{_path(operation)}/cancel", operation.key, {})
+            except Declined as answer:
+                if answer.code != UNEXPECTED_STATE:
+                    raise
+                intent = await self._get(_path(operation), {})
+        if intent["status"] != "canceled":
+            raise Declined(UNEXPECTED_STATE, intent["id"])
         return Outcome(True, intent["id"], operation.amount_minor, intent["currency"].upper())
 
     async def _refund(self, operation: Operation, amount: int) -> Outcome:
@@ -161,6 +187,36 @@ class Declined(Exception):
     def __init__(self, code: str, provider_ref: str) -> None:
         super().__init__(code)
         self.code, self.provider_ref = code, provider_ref
+
+
+def _path(operation: Operation) -> str:
+    return f"/v1/payment_intents/{quote(operation.provider_ref)}"
+
+
+def _authorized(operation: Operation, intent: Any) -> Outcome:
+    """What an intent says of its authorization. Raises Declined, ActionRequired while its buyer has to act, else Unanswered."""
+    status, reference = intent["status"], intent["id"]
+    if status == "requires_action":
+        raise _action(intent)
+    if status == "requires_payment_method":
+        error = intent.get("last_payment_error") or {}
+        raise Declined(error.get("decline_code") or error.get("code") or "authentication_failed", reference)
+    if status == "canceled":
+        raise Declined(status, reference)
+    if status != "requires_capture":
+        raise Unanswered(f"the PaymentIntent is {status}")
+    until = intent["latest_charge"][CARD]["card"].get("capture_before")
+    held = amount_here(intent["amount_capturable"], operation.currency)
+    return Outcome(True, reference, held, intent["currency"].upper(), None if until is None else until * 1_000_000)
+
+
+def _action(intent: Any) -> ActionRequired:
+    """What the buyer has to do. Raises Unanswered when it is nothing that a page of Stripe's asks of them."""
+    action = intent.get("next_action") or {}
+    url = (action.get("redirect_to_url") or {}).get("url")
+    if not url:
+        raise Unanswered(f"the buyer has to act, and there is no page for it: the next action is {action.get('type')}")
+    return ActionRequired(url, intent["id"])
 
 
 def _metadata(operation: Operation) -> dict[str, str]:

@@ -9,6 +9,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
+from orderflow.connectors.payments.book import OPERATIONS
 from orderflow.connectors.webhooks.notice import Notice
 from orderflow.connectors.webhooks.port import SIGNATURE_INVALID, TIMESTAMP_OUT_OF_RANGE, is_timely
 from orderflow.connectors.webhooks.reading import as_sent, event, number, text
@@ -101,8 +102,6 @@ def _disputed(event_id: str, kind: str, data: Any) -> Notice:
 
 DISPUTES: Mapping[str, str] = {f"dispute.{outcome}": outcome for outcome in ("opened", "won", "lost")}
 KINDS: Mapping[str, tuple[str, str]] = {
-    f"payment.{operation}.{outcome}": (operation, outcome)
-    for operation in ("authorize", "capture", "void", "refund")
-    for outcome in ("succeeded", "declined")
+    f"payment.{operation}.{outcome}": (operation, outcome) for operation in OPERATIONS for outcome in ("succeeded", "declined")
 }
 """The types of the local provider's events, and what they mean to us."""

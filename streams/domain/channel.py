@@ -16,6 +16,7 @@ from orderflow.streams.domain.zones import is_zone
 
 KEY_PREFIX = "channel:"
 PAYMENT_TERMS = ("invoice", "prepaid", "cod")
+PAYMENT_METHODS = ("card", "wallet", "installment", "bank_transfer")
 PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
 CAPACITIES = ("unlimited", "slots")
 PAYMENT_ATTEMPTS_MAX = 3
@@ -43,6 +44,12 @@ class ChannelPolicy(Struct, frozen=True, gc=False):
     """How often a buyer may try to pay for an order: up to three times (domain.md 2.3)."""
     cod_maximum: Mapping[str, int] = {}
     """The largest total that may be paid on delivery, by currency, in minor units; a currency without one has no such limit."""
+    payment_methods: tuple[str, ...] = ()
+    """What buyers may pay in advance with, the first one unless their order names another; none named: card."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self.payment_methods or PAYMENT_METHODS[:1]
 
 
 BOX = ChannelPolicy(client_ids=True)
@@ -142,6 +149,8 @@ def _faults(key: str, policy: ChannelPolicy, settings: Settings) -> Iterator[tup
         yield Reason.SCHEMA_INVALID, "payment_attempts"
     if any(not _is_currency(currency) or most < 1 for currency, most in policy.cod_maximum.items()):
         yield Reason.SCHEMA_INVALID, "cod_maximum"
+    if not set(policy.payment_methods) <= set(PAYMENT_METHODS):
+        yield Reason.SCHEMA_INVALID, "payment_methods"
     if policy.stock_buffer < 0:
         yield Reason.SCHEMA_INVALID, "stock_buffer"
     if not is_zone(policy.time_zone):

@@ -76,7 +76,13 @@ class Settings(Struct, frozen=True, gc=False):
     reservation_margin_s: int = 300
     """A reservation outlives the order's latest open timer by this much."""
     payment_window_s: int = 1800
-    """How long a prepaid order waits for its authorization: 30 min, the window of cards (domain.md 2.3)."""
+    """How long an order that is paid by card waits for its authorization: 30 min (domain.md 2.3)."""
+    wallet_window_s: int = 900
+    """The same by wallet: 15 min."""
+    installment_window_s: int = 7200
+    """The same in installments: 2 h."""
+    bank_transfer_window_s: int = 86_400
+    """The same by bank transfer: 24 h."""
     cod_window_s: int = 86_400
     """How long an order that is paid on delivery waits to be confirmed: 24 h (domain.md 2.3)."""
     authorization_warning_s: int = 86_400

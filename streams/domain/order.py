@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from orderflow.streams.domain import fulfillment, money, order_edits, order_lines, payment, shortages
-from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_TERMS, ChannelPolicy
+from orderflow.streams.domain.channel import PARTIAL_POLICIES, PAYMENT_METHODS, PAYMENT_TERMS, ChannelPolicy
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED as FULFILLMENT_CANCELED
 from orderflow.streams.domain.fulfillment_steps import COMPENSATED, FINISHED, PICKING, RANKS
@@ -82,6 +82,7 @@ def place(state: State, command: PlaceOrder, turn: Turn) -> tuple[OrderCreated |
         payment.COD if terms == payment.COD else policy.payment_provider,
         command.token_ref,
         policy.payment_attempts,
+        (command.payment_method or policy.methods[0]) if terms == payment.PREPAID else "",
     )
     ids = tuple(reservation_id(sku, turn.key, 1) for sku in demand(command.lines))
     return created, asked_to_reserve(turn, 1, ids, created)
@@ -94,7 +95,7 @@ def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...],
     settings = turn.settings
     due_at = turn.at + settings.give_up_s * MICROS_PER_S
     more_s = settings.reservation_margin_s
-    more_s += payment.window_s(settings, order.payment_terms)
+    more_s += payment.window_s(settings, order)
     if order.partial_policy == shortages.ASK:
         more_s += settings.shortage_window_s
     return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + more_s * MICROS_PER_S)
@@ -152,6 +153,8 @@ def _faults_of_form(command: PlaceOrder, turn: Turn) -> Iterator[Fault]:
         yield Reason.SCHEMA_INVALID, {"field": "payment_terms"}
     if command.partial_policy and command.partial_policy not in PARTIAL_POLICIES:
         yield Reason.SCHEMA_INVALID, {"field": "partial_policy"}
+    if command.payment_method and command.payment_method not in PAYMENT_METHODS:
+        yield Reason.SCHEMA_INVALID, {"field": "payment_method"}
     if len(command.attributes) > ATTRIBUTES_MAX:
         yield Reason.SCHEMA_INVALID, {"field": "attributes"}
     if len(command.token_ref) > TOKEN_LENGTH_MAX:
@@ -219,6 +222,9 @@ def _faults_of_money(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fau
     sums = money.totals(command.lines, currency)
     if sums is not None and max(sums.items.amount_minor, sums.total.amount_minor) > money.AMOUNT_MINOR_MAX:
         yield Reason.AMOUNT_OVERFLOW, {"total": str(sums.total.amount_minor)}
+    possible = policy.methods if terms == payment.PREPAID else ()
+    if command.payment_method and command.payment_method not in possible:
+        yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_method": command.payment_method, "possible": ", ".join(possible)}
     most = policy.cod_maximum.get(currency) if terms == payment.COD else None
     if sums is not None and most is not None and sums.total.amount_minor > most:
         yield Reason.PAYMENT_METHOD_INELIGIBLE, {"payment_terms": terms, "most": str(most)}

@@ -43,11 +43,14 @@ from orderflow.streams.domain.order_rows import (
     StockAnswerRow,
 )
 from orderflow.streams.domain.order_status import COMPLETE, SYSTEM
+from orderflow.streams.domain.payment import is_settled
 from orderflow.streams.domain.payment_fold import PaymentEvent, disputed, requested, resulted
 from orderflow.streams.domain.payment_records import (
     DisputeClosed,
     DisputeOpened,
+    PaymentActionRequired,
     PaymentAuthorized,
+    PaymentCanceled,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
@@ -133,7 +136,9 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _undelivered(state, order, event)
         case PaymentRequested():
             return requested(state, replace(order, asked_at=meta.occurred_at), event)
-        case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed() | PaymentUnknown():
+        case PaymentAuthorized() | PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentCanceled():
+            return resulted(state, order, event, meta.occurred_at)
+        case PaymentFailed() | PaymentUnknown() | PaymentActionRequired():
             return resulted(state, order, event, meta.occurred_at)
         case DisputeOpened() | DisputeClosed():
             return disputed(state, order, event, meta.occurred_at)
@@ -178,6 +183,7 @@ def _created(state: State, event: OrderCreated, meta: EventMeta) -> State:
         payment_provider=event.payment_provider,
         token_ref=event.token_ref,
         payment_attempts=event.payment_attempts,
+        payment_method=event.payment_method,
     )
     return replace(state, order=order)
 
@@ -193,7 +199,7 @@ def _status_changed(state: State, order: OrderRow, event: OrderStatusChanged, me
     elif event.new_status is OrderStatus.CANCEL_PENDING and event.changed_by != SYSTEM:
         changed = replace(changed, waiting=(*order.waiting, meta.command_id))
     elif event.new_status is OrderStatus.DELIVERED and event.due_at is not None:
-        changed = replace(changed, step=COMPLETE, due_at=event.due_at)
+        changed = replace(changed, step=COMPLETE, due_at=event.due_at, unsettled=not is_settled(order, state.payment))
     elif event.new_status is OrderStatus.CANCELED:
         lines = tuple(replace(line, canceled=line.quantity - line.shipped, fulfilled=line.shipped) for line in order.lines)
         changed = replace(changed, canceled_at=meta.occurred_at, lines=lines)

@@ -98,6 +98,7 @@ class PlaceOrder(Struct, frozen=True, gc=False):
     lines: tuple[PlacedLine, ...] = ()
     attributes: Mapping[str, str] = {}
     token_ref: str = ""
+    payment_method: str = ""
 
 
 class RecordStockAnswer(Struct, frozen=True, gc=False):
@@ -211,6 +212,7 @@ class OrderCreated(Struct, frozen=True, gc=False):
     payment_provider: str = "local"
     token_ref: str = ""
     payment_attempts: int = 1
+    payment_method: str = ""
 
 
 class OrderStatusChanged(Struct, frozen=True, gc=False):
@@ -432,7 +434,7 @@ class OrderSnapshotFulfillment(Struct, frozen=True, gc=False):
 
 
 class OrderSnapshot(Struct, frozen=True, gc=False):
-    """An order with its lines' counters and its fulfillments."""
+    """An order with its lines' counters and its fulfillments. Its buyer is to be sent to `action_url`, if there is one, before it goes on."""
 
     order_id: str
     tenant: str = "main"
@@ -452,6 +454,7 @@ class OrderSnapshot(Struct, frozen=True, gc=False):
     fulfillments: tuple[OrderSnapshotFulfillment, ...] = ()
     totals: Totals | None = None
     placed_at: int | None = None
+    action_url: str = ""
 
 
 class FulfillmentSnapshotLine(Struct, frozen=True, gc=False):

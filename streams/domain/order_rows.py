@@ -49,7 +49,8 @@ class Edit(Struct, frozen=True, gc=False):
 
 class OrderRow(Struct, frozen=True, gc=False):
     """An order. `attempt`, `step`, `answers_open` and `due_at` are where its talk with the owners of stock, or with a payment
-    provider, stands, `asked_at` when it last asked one; `waiting` are the commands whose answer was still open when they were decided: the
+    provider, stands, `asked_at` when it last asked one. It is `unsettled` while something that was to be paid on delivery is to be collected,
+    or to be given back; `waiting` are the commands whose answer was still open when they were decided: the
     place first, then a cancel. At `expiring_at` its authorization is about to end.
     """
 
@@ -89,6 +90,8 @@ class OrderRow(Struct, frozen=True, gc=False):
     expiring_at: int | None = None
     edit: Edit | None = None
     payment_attempts: int = 1
+    unsettled: bool = False
+    payment_method: str = ""
 
     @property
     def held_by(self) -> str:

@@ -1,6 +1,6 @@
 """What status topics and GET show of an order, its fulfillments and its payment."""
 
-from orderflow.streams.domain import fulfillment_steps, money, payment_ledger
+from orderflow.streams.domain import fulfillment_steps, money, payment
 from orderflow.streams.domain.order_records import (
     FulfillmentSnapshot,
     FulfillmentSnapshotLine,
@@ -51,6 +51,7 @@ def order_snapshot(state: State, order: OrderRow, sequence: int, at: int) -> Ord
         fulfillments=tuple(OrderSnapshotFulfillment(row.fulfillment_id, row.status.lower(), row.location_id) for row in rows),
         totals=money.totals(order.lines, order.currency),
         placed_at=order.placed_at,
+        action_url=state.payment.attempts[-1].action_url if state.payment is not None else "",
     )
 
 
@@ -78,7 +79,7 @@ def payment_snapshot(payment_id: str, row: PaymentRow, sequence: int, at: int) -
         sequence=sequence,
         version=row.version,
         at=at,
-        label=payment_ledger.label(row.ledger),
+        label=payment.label(row),
         method=row.method,
         ledger=row.ledger,
         attempts=tuple(
@@ -92,6 +93,7 @@ def payment_snapshot(payment_id: str, row: PaymentRow, sequence: int, at: int) -
                 each.provider_ref,
                 each.valid_until,
                 each.code,
+                each.action_url,
             )
             for each in row.attempts
         ),

@@ -71,7 +71,9 @@ from orderflow.streams.domain.payment_records import (
     ConfirmCodCollection,
     DisputeClosed,
     DisputeOpened,
+    PaymentActionRequired,
     PaymentAuthorized,
+    PaymentCanceled,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
@@ -165,8 +167,10 @@ EVENTS = (
     PaymentCaptured,
     PaymentVoided,
     PaymentRefunded,
+    PaymentCanceled,
     PaymentFailed,
     PaymentUnknown,
+    PaymentActionRequired,
     WebhookRecorded,
     DisputeOpened,
     DisputeClosed,
@@ -184,9 +188,9 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return (row, Get("channel", channel_key(command.channel)))
         case RecordStockAnswer():
             return (row, Get("stock-answer", answer_key(key, command.reservation_id)))
-        case PostFulfillmentStatus() | RecordProviderResult() | RecordWebhook():
+        case PostFulfillmentStatus() | RecordDelivery() | RecordUndelivered() | RecordProviderResult() | RecordWebhook():
             return (row, _fulfillments(key), Get("payment", key))
-        case RecordDelivery() | RecordUndelivered() | PlaceHold():
+        case PlaceHold():
             return (row, _fulfillments(key))
         case ReleaseHold():
             return (row,)
@@ -312,7 +316,9 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
             return (*_ended(state, event), *_concluded(state, event.new_status in payment.ENDING))
         case PaymentAuthorized():
             return (*payment.settled(event), *_concluded(state, True), *_claimed(state, event))
-        case PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentFailed():
+        case PaymentActionRequired():
+            return (*payment.settled(event), *_told_to_act(state), *_concluded(state, True), *_claimed(state, event))
+        case PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentCanceled() | PaymentFailed():
             return (*payment.settled(event), *_concluded(state, True))
         case FulfillmentStatusChanged():
             ended = (Send("orders", state.key, ConcludeAnswers()),) if event.new_status is COMPENSATED else ()
@@ -357,7 +363,14 @@ def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
     return (Send("orders", state.key, ConcludeAnswers()),)
 
 
-def _claimed(state: State, event: PaymentAuthorized) -> tuple[Send, ...]:
+def _told_to_act(state: State) -> list[Settle]:
+    """The place has its answer: the order is there, and it is the buyer's turn."""
+    return (
+        [Settle(command_id) for command_id in state.order.waiting[:1]] if state.order is not None and state.order.status is PENDING else []
+    )
+
+
+def _claimed(state: State, event: PaymentAuthorized | PaymentActionRequired) -> tuple[Send, ...]:
     """The provider's own name of the payment is this order's: what it says later may name nothing else."""
     if state.payment is None or not event.provider_ref:
         return ()

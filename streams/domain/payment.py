@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from orderflow.streams.domain import payment_ledger
+from orderflow.streams.domain.channel import PAYMENT_METHODS
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Settings, Settle, Turn
 from orderflow.streams.domain.ids import attempt_id, operation_key
-from orderflow.streams.domain.order_records import OrderStatusChanged
+from orderflow.streams.domain.order_records import OrderCreated, OrderStatusChanged
 from orderflow.streams.domain.order_rows import FulfillmentRow, OrderRow, State
 from orderflow.streams.domain.order_status import (
     CANCEL_PENDING,
@@ -32,7 +33,9 @@ from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
     Ledger,
+    PaymentActionRequired,
     PaymentAuthorized,
+    PaymentCanceled,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
@@ -53,10 +56,13 @@ from orderflow.streams.domain.transitions import Transition, Transitions
 PREPAID, COD = "prepaid", "cod"
 """The payment terms under which an order waits for a yes to its money: its provider's, or for cash on delivery that of people."""
 TERMS = frozenset({PREPAID, COD})
-METHOD = "card"
-AUTHORIZE, CAPTURE, VOID, REFUND = "authorize", "capture", "void", "refund"
-REQUESTED, SUCCEEDED, DECLINED, UNKNOWN = "requested", "succeeded", "declined", "unknown"
-ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN)
+CARD, WALLET, INSTALLMENT, BANK_TRANSFER = PAYMENT_METHODS
+AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL = "authorize", "capture", "void", "refund", "cancel"
+OPERATIONS = (AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL)
+BACK = frozenset({VOID, REFUND, CANCEL})
+"""The compensations: money goes back, or is not taken any more."""
+REQUESTED, SUCCEEDED, DECLINED, UNKNOWN, REQUIRES_ACTION = "requested", "succeeded", "declined", "unknown", "requires_action"
+ANSWERS = (SUCCEEDED, DECLINED, UNKNOWN, REQUIRES_ACTION)
 """What a connector may say of an operation."""
 MISMATCHES = frozenset({Reason.AMOUNT_MISMATCH, Reason.CURRENCY_MISMATCH})
 """Why an answer about other money than was asked for is not believed."""
@@ -77,18 +83,42 @@ TRANSITIONS = Transitions(
         Transition(REQUESTED, UNKNOWN, "no answer: the request is repeated under its key"),
         Transition(UNKNOWN, SUCCEEDED, "a repeat was answered"),
         Transition(UNKNOWN, DECLINED, "a repeat was answered"),
+        Transition(REQUESTED, REQUIRES_ACTION, "the buyer has to act: 3-D Secure, an approval"),
+        Transition(UNKNOWN, REQUIRES_ACTION, "a repeat was answered: the buyer has to act"),
+        Transition(REQUIRES_ACTION, SUCCEEDED, "the buyer did, and the provider said yes"),
+        Transition(REQUIRES_ACTION, DECLINED, "the buyer did, or did not, and the provider said no"),
+        Transition(REQUIRES_ACTION, REQUESTED, "the order ends: the attempt is canceled"),
         Transition(SUCCEEDED, REQUESTED, "the next operation: capture, void, refund"),
         Transition(DECLINED, REQUESTED, "the next operation of an authorized payment"),
     ),
 )
 
-Result = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed | PaymentUnknown
+Result = (
+    PaymentAuthorized
+    | PaymentCaptured
+    | PaymentVoided
+    | PaymentRefunded
+    | PaymentCanceled
+    | PaymentFailed
+    | PaymentUnknown
+    | PaymentActionRequired
+)
 Event = PaymentRequested | Result
 
 
 def is_open(row: PaymentRow | None) -> bool:
     """Is an operation under way whose outcome nobody knows yet?"""
-    return row is not None and row.attempts[-1].outcome in (REQUESTED, UNKNOWN)
+    return row is not None and row.attempts[-1].outcome in (REQUESTED, UNKNOWN, REQUIRES_ACTION)
+
+
+def waits_for_buyer(row: PaymentRow | None) -> bool:
+    """Has the buyer to act at the provider before it can answer?"""
+    return row is not None and row.attempts[-1].outcome == REQUIRES_ACTION
+
+
+def label(row: PaymentRow) -> str:
+    """The one word for the payment, in lower case: that of its counters, or that its buyer has to act."""
+    return REQUIRES_ACTION if waits_for_buyer(row) else payment_ledger.label(row.ledger)
 
 
 def is_cod(row: PaymentRow) -> bool:
@@ -111,7 +141,7 @@ def authorization(order_id: str, order: OrderRow, amount: Money, due_at: int) ->
     """Ask the channel's provider for the whole amount; the order waits until `due_at`."""
     name = attempt_id(order_id, 1)
     key = operation_key(name, AUTHORIZE, 1)
-    method = COD if order.payment_terms == COD else METHOD
+    method = COD if order.payment_terms == COD else order.payment_method or CARD
     return PaymentRequested(name, AUTHORIZE, 1, key, order.payment_provider, method, amount, due_at=due_at, token_ref=order.token_ref)
 
 
@@ -148,7 +178,8 @@ def answered(payment_id: str, row: PaymentRow, outcome: str, code: str = "") -> 
 
 
 def undone(state: State, order: OrderRow) -> tuple[Event, ...]:
-    """What still has to go back of the money of an order that ends: what was not captured, then what was captured for nothing.
+    """What still has to go back of the money of an order that ends: what was not captured, then what was captured for nothing. An
+    authorization that waits for its buyer is canceled.
 
     A compensation that was declined is not asked again by itself: people decide. Nothing is refunded while a dispute is open, and what was
     paid on delivery goes back from hand to hand.
@@ -156,10 +187,12 @@ def undone(state: State, order: OrderRow) -> tuple[Event, ...]:
     row = state.payment
     if row is None or order.status not in ENDING:
         return ()
+    attempt = row.attempts[-1]
+    if waits_for_buyer(row):
+        return (_next(row, CANCEL, attempt.amount.amount_minor),)
     if is_open(row):
         return (answered(state.key, row, DECLINED, NEVER_CONFIRMED),) if is_cod(row) else ()
-    attempt = row.attempts[-1]
-    if attempt.outcome == DECLINED and attempt.operation in (VOID, REFUND):
+    if attempt.outcome == DECLINED and attempt.operation in BACK:
         return ()
     rest = _uncollectable(row, order)
     if rest > 0:
@@ -182,10 +215,16 @@ def _kept(row: PaymentRow, order: OrderRow) -> int:
 
 def is_undone(state: State, order: OrderRow) -> bool:
     """Has all money gone back that must? What people have refunded beyond it does not matter."""
-    row = state.payment
-    if row is None:
-        return True
+    return state.payment is None or _is_undone(state.payment, order)
+
+
+def _is_undone(row: PaymentRow, order: OrderRow) -> bool:
     return not is_open(row) and _uncollectable(row, order) <= 0 and _kept(row, order) <= 0
+
+
+def is_settled(order: OrderRow, row: PaymentRow | None) -> bool:
+    """Is all collected that was to be paid on delivery, and given back what was collected beyond it? Other money settles by itself."""
+    return row is None or not is_cod(row) or (payment_ledger.capturable(row.ledger) <= 0 and _is_undone(row, order))
 
 
 class Handover:
@@ -340,8 +379,10 @@ def _faults(
 # -- what the provider says -----------------------------------------------------------------------------------------------------------
 def record_result(state: State, command: RecordProviderResult) -> tuple[Result | Refused, ...]:
     """The outcome of the operation that is under way becomes a fact; one of another operation, or a repeat, is nothing."""
-    if command.operation not in payment_ledger.COUNTERS or command.outcome not in ANSWERS:
+    if command.operation not in OPERATIONS or command.outcome not in ANSWERS:
         raise UnknownValue(f"{command.operation!r} with the outcome {command.outcome!r}")
+    if command.outcome == REQUIRES_ACTION and command.operation != AUTHORIZE:
+        raise UnknownValue(f"a {command.operation} for which the buyer has to act")
     row = state.payment
     if row is None or all(attempt.attempt_id != command.attempt_id for attempt in row.attempts):
         return refusal(command, Reason.NOT_FOUND, attempt_id=command.attempt_id)
@@ -361,7 +402,8 @@ def believed(payment_id: str, row: PaymentRow, said: Said) -> tuple[Result | Ref
     reason = _mismatch(attempt, said)
     if reason is not None:
         return refusal(said, reason, attempt_id=attempt.attempt_id, asked=str(attempt.amount.amount_minor))
-    return (_result(payment_id, row, attempt, said.outcome, said.code, said.provider_ref, said.valid_until),)
+    action_url = said.action_url if isinstance(said, RecordProviderResult) else ""
+    return (_result(payment_id, row, attempt, said.outcome, said.code, said.provider_ref, said.valid_until, action_url),)
 
 
 def _mismatch(attempt: Attempt, command: Said) -> Reason | None:
@@ -381,6 +423,7 @@ def _result(
     code: str = "",
     provider_ref: str = "",
     valid_until: int | None = None,
+    action_url: str = "",
 ) -> Result:
     said = (
         payment_id,
@@ -399,30 +442,37 @@ def _result(
         return PaymentFailed(*said)
     if outcome == UNKNOWN:
         return PaymentUnknown(*said)
-    if attempt.operation == AUTHORIZE:
-        return PaymentAuthorized(*said)
-    if attempt.operation == CAPTURE:
-        return PaymentCaptured(*said)
-    return PaymentVoided(*said) if attempt.operation == VOID else PaymentRefunded(*said)
+    if outcome == REQUIRES_ACTION:
+        return PaymentActionRequired(*said, action_url)
+    return DONE[attempt.operation](*said)
+
+
+DONE: Mapping[str, type[Result]] = {
+    AUTHORIZE: PaymentAuthorized,
+    CAPTURE: PaymentCaptured,
+    VOID: PaymentVoided,
+    REFUND: PaymentRefunded,
+    CANCEL: PaymentCanceled,
+}
+"""What says that the operation was done."""
+SAID: Mapping[type, str] = {PaymentFailed: DECLINED, PaymentUnknown: UNKNOWN, PaymentActionRequired: REQUIRES_ACTION}
 
 
 def outcome_of(event: Result) -> str:
     """What the event says of its operation."""
-    if isinstance(event, PaymentFailed):
-        return DECLINED
-    return UNKNOWN if isinstance(event, PaymentUnknown) else SUCCEEDED
+    return SAID.get(type(event), SUCCEEDED)
 
 
 def ledger_after(ledger: Ledger, attempt: Attempt, outcome: str) -> Ledger:
     """The counters once the operation under way has this outcome."""
-    if outcome == UNKNOWN:
+    if outcome in (UNKNOWN, REQUIRES_ACTION):
         return ledger
     change = payment_ledger.succeeded if outcome == SUCCEEDED else payment_ledger.failed
     return change(ledger, attempt.operation, attempt.amount.amount_minor)
 
 
 def settled(event: Result) -> Iterable[Settle]:
-    """The command that waited for the operation, if one did, has its outcome."""
+    """The command that waited for the operation, if one did, has its outcome: also that it is the buyer's turn."""
     if event.command_id and not isinstance(event, PaymentUnknown):
         yield Settle(event.command_id, Reason.PAYMENT_DECLINED if isinstance(event, PaymentFailed) else "")
 
@@ -433,15 +483,20 @@ def waits(state: State, command_id: str) -> bool:
     return row is not None and is_open(row) and row.attempts[-1].command_id == command_id
 
 
-def window_s(settings: Settings, terms: str) -> int:
-    """How long an order of these terms may wait for its payment."""
-    return {PREPAID: settings.payment_window_s, COD: settings.cod_window_s}.get(terms, 0)
+def window_s(settings: Settings, order: OrderCreated | OrderRow) -> int:
+    """How long an order may wait for its payment: by its terms, and by the method it is paid with."""
+    if order.payment_terms == COD:
+        return settings.cod_window_s
+    if order.payment_terms != PREPAID:
+        return 0
+    windows = {WALLET: settings.wallet_window_s, INSTALLMENT: settings.installment_window_s, BANK_TRANSFER: settings.bank_transfer_window_s}
+    return windows.get(order.payment_method, settings.payment_window_s)
 
 
 def window_end(order: OrderRow, turn: Turn, dues: Iterable[int]) -> int:
     """When the order stops waiting for its payment: its window, but never so late that a reservation could end first (bug 7)."""
     margin = turn.settings.reservation_margin_s * MICROS_PER_S
-    return min((turn.at + window_s(turn.settings, order.payment_terms) * MICROS_PER_S, *(due - margin for due in dues)))
+    return min((turn.at + window_s(turn.settings, order) * MICROS_PER_S, *(due - margin for due in dues)))
 
 
 def expiring_at(state: State, turn: Turn) -> int | None:

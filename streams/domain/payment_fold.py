@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain import disputes, payment, payment_ledger
 from orderflow.streams.domain.order_rows import OrderRow, State
-from orderflow.streams.domain.payment_records import Ledger, PaymentCaptured, PaymentRequested
+from orderflow.streams.domain.payment_records import Ledger, PaymentActionRequired, PaymentCaptured, PaymentRequested
 from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
 
 PAY = "pay"
@@ -51,7 +51,10 @@ def resulted(state: State, order: OrderRow, event: payment.Result, at: int) -> S
     ledger = payment.ledger_after(row.ledger, attempt, outcome)
     if ledger.authorized == ledger.captured + ledger.voided:
         order = replace(order, expiring_at=None)  # nothing of the authorization is left
-    attempt = replace(attempt, outcome=outcome, provider_ref=event.provider_ref, valid_until=event.valid_until, code=event.code)
+    action_url = event.action_url if isinstance(event, PaymentActionRequired) else ""
+    attempt = replace(
+        attempt, outcome=outcome, provider_ref=event.provider_ref, valid_until=event.valid_until, code=event.code, action_url=action_url
+    )
     captured_at = at if isinstance(event, PaymentCaptured) else row.captured_at
     attempts = (*row.attempts[:-1], attempt)
     return _paid(state, order, replace(row, version=row.version + 1, ledger=ledger, attempts=attempts, captured_at=captured_at))
@@ -65,5 +68,5 @@ def disputed(state: State, order: OrderRow, event: disputes.Event, at: int) -> S
 
 def _paid(state: State, order: OrderRow, row: PaymentRow) -> State:
     """The order shows its payment's label, so it changes with it."""
-    order = replace(order, version=order.version + 1, financial_status=payment_ledger.label(row.ledger))
+    order = replace(order, version=order.version + 1, financial_status=payment.label(row), unsettled=not payment.is_settled(order, row))
     return replace(state, order=order, payment=row)

@@ -13,6 +13,8 @@ from orderflow.streams.domain.payment_records import Ledger
 
 COUNTERS: Mapping[str, str] = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 """The counter that each operation moves."""
+CANCEL = "cancel"
+"""The operation that moves none: it ends an authorization that never was, which is pending until then."""
 
 
 AUTHORIZED, PARTIALLY_CAPTURED, DISPUTED = "authorized", "partially_captured", "disputed"
@@ -21,17 +23,19 @@ AUTHORIZED, PARTIALLY_CAPTURED, DISPUTED = "authorized", "partially_captured", "
 
 def requested(ledger: Ledger, operation: str, amount: int) -> Ledger:
     """The provider is asked for it."""
-    return _moved(ledger, f"{COUNTERS[operation]}_pending", amount)
+    return ledger if operation == CANCEL else _moved(ledger, f"{COUNTERS[operation]}_pending", amount)
 
 
 def succeeded(ledger: Ledger, operation: str, amount: int) -> Ledger:
     """The provider did what it was asked."""
-    return _moved(failed(ledger, operation, amount), COUNTERS[operation], amount)
+    return (
+        failed(ledger, operation, amount) if operation == CANCEL else _moved(failed(ledger, operation, amount), COUNTERS[operation], amount)
+    )
 
 
 def failed(ledger: Ledger, operation: str, amount: int) -> Ledger:
     """The provider did not, and will not."""
-    return _moved(ledger, f"{COUNTERS[operation]}_pending", -amount)
+    return _moved(ledger, f"{COUNTERS['authorize' if operation == CANCEL else operation]}_pending", -amount)
 
 
 def disputed(ledger: Ledger, amount: int) -> Ledger:

@@ -27,7 +27,8 @@ class Ledger(Struct, frozen=True, gc=False):
 
 
 class RecordProviderResult(Struct, frozen=True, gc=False):
-    """What the provider says of one operation: succeeded, declined, or unknown while nobody could be asked. A fact: it is never late.
+    """What the provider says of one operation: succeeded, declined, unknown while nobody could be asked, or that the buyer has to act first,
+    at `action_url`. A fact: it is never late.
 
     `amount` is what the provider reports, for it must be what was asked.
     """
@@ -41,6 +42,7 @@ class RecordProviderResult(Struct, frozen=True, gc=False):
     provider_ref: str = ""
     valid_until: int | None = None
     code: str = ""
+    action_url: str = ""
 
 
 class RecordWebhook(Struct, frozen=True, gc=False):
@@ -169,6 +171,16 @@ class PaymentUnknown(_Result, frozen=True, gc=False):
     """Nobody knows whether the operation happened; the same request is repeated under its key until the provider answers."""
 
 
+class PaymentActionRequired(_Result, frozen=True, gc=False):
+    """The provider authorizes when the buyer has done something there: they are to be sent to `action_url`."""
+
+    action_url: str = ""
+
+
+class PaymentCanceled(_Result, frozen=True, gc=False):
+    """An authorization that waited for its buyer was given up: the provider keeps nothing, and takes nothing any more."""
+
+
 class WebhookRecorded(RecordWebhook, frozen=True, gc=False):
     """The provider said this, and proved that it was the one who said it. `moved`: the operation under way got its outcome by it."""
 
@@ -210,6 +222,7 @@ class PaymentSnapshotAttempt(Struct, frozen=True, gc=False):
     provider_ref: str = ""
     valid_until: int | None = None
     code: str = ""
+    action_url: str = ""
 
 
 class PaymentSnapshotDispute(Struct, frozen=True, gc=False):

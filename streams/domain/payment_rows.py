@@ -9,7 +9,8 @@ from orderflow.streams.domain.payment_records import Ledger
 class Attempt(Struct, frozen=True, gc=False):
     """One try at a payment, and its latest operation at the provider: at most one is under way at a time.
 
-    `operation_no` counts the operations, so that two equal captures have two keys; `command_id` waits for the outcome.
+    `operation_no` counts the operations, so that two equal captures have two keys; `command_id` waits for the outcome, the buyer is sent to
+    `action_url` while they have to act.
     """
 
     attempt_id: str
@@ -22,6 +23,7 @@ class Attempt(Struct, frozen=True, gc=False):
     valid_until: int | None = None
     code: str = ""
     command_id: str = ""
+    action_url: str = ""
 
 
 class Dispute(Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ The edge has verified who sent it. It comes late, twice, out of order, or before
 
 from msgspec import structs
 
-from orderflow.streams.domain import disputes, payment, payment_ledger
+from orderflow.streams.domain import disputes, payment
 from orderflow.streams.domain.contract import Refused
 from orderflow.streams.domain.ids import operation_key
 from orderflow.streams.domain.order_rows import State
@@ -24,7 +24,7 @@ Event = WebhookRecorded | payment.Result | disputes.Event
 def record_webhook(state: State, command: RecordWebhook) -> tuple[Event | Refused, ...]:
     """The webhook as a fact, with the outcome it brings; one that no payment of this key knows is refused, which records it too."""
     about_dispute = command.operation == disputes.DISPUTE
-    known = (disputes.DISPUTE, "", *payment_ledger.COUNTERS)
+    known = (disputes.DISPUTE, "", *payment.OPERATIONS)
     if command.operation not in known or command.outcome not in (disputes.OUTCOMES if about_dispute else OUTCOMES):
         raise UnknownValue(f"{command.operation!r} with the outcome {command.outcome!r}")
     if state.payment is None:

@@ -9,15 +9,25 @@ from typing import Any
 
 from msgspec import Struct
 
-from orderflow.streams.domain import payment, shortages, sourcing
+from orderflow.streams.domain import holds, payment, shortages, sourcing
 from orderflow.streams.domain.contract import MICROS_PER_S
 from orderflow.streams.domain.fulfillment_steps import SHIPPED as HANDED_OVER
 from orderflow.streams.domain.fulfillment_steps import status_named
 from orderflow.streams.domain.order_records import OrderEdited, OrderEditFailed, OrderStatus, OrderStatusChanged
 from orderflow.streams.domain.order_rows import OrderRow, State
-from orderflow.streams.domain.order_status import CANCEL_PENDING, CANCELED, CONFIRMED, EXPIRED, FAILED, PENDING, REJECTED, SHIPPED
+from orderflow.streams.domain.order_status import (
+    CANCEL_PENDING,
+    CANCELED,
+    CONFIRMED,
+    DELIVERED,
+    EXPIRED,
+    FAILED,
+    PENDING,
+    REJECTED,
+    SHIPPED,
+)
 from orderflow.streams.domain.payment_fold import PAY
-from orderflow.streams.domain.payment_records import PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from orderflow.streams.domain.payment_records import PaymentCanceled, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from orderflow.streams.domain.payment_rows import PaymentRow
 from orderflow.streams.domain.stock_answers import AWAITED, MORE
 
@@ -28,15 +38,15 @@ any other operation on the money of an order."""
 COMPLETED, COMPENSATED, REFUSED = "completed", "compensated", "refused"
 RESULTS = (COMPLETED, COMPENSATED, REFUSED)
 """How a saga ends: as it was meant, with all given back, or because a rule, a provider or goods that had left said no."""
-BACK = frozenset({payment.VOID, payment.REFUND})
-"""Operations that give money back."""
 CUSTOMER = "customer"
-"""Whom a place waits for when stock has less than was wanted, when a payment was declined that may be tried again, and until a buyer who
-pays on delivery was asked."""
+"""Whom a place waits for when stock has less than was wanted, when a payment was declined that may be tried again, while they have to act at
+the provider, and until a buyer who pays on delivery was asked."""
 PEOPLE = "people"
 """Whom a saga waits for after a compensation was declined: it is not asked again by itself."""
-OVERDUE, UNANSWERED, DECLINED = "overdue", "unanswered", "declined"
-"""Why a saga is stuck: its time is over and nothing happened, somebody does not answer, a compensation was declined."""
+TILL = "till"
+"""Whom a saga waits for that is to give back by hand what was collected on delivery."""
+OVERDUE, UNANSWERED, DECLINED, BY_HAND = "overdue", "unanswered", "declined", "by_hand"
+"""Why a saga is stuck: its time is over and nothing happened, somebody does not answer, a compensation was declined, only people can do it."""
 
 
 class Saga(Struct, frozen=True, gc=False):
@@ -102,8 +112,8 @@ def _with_provider(state: State, order: OrderRow) -> Iterator[Saga]:
     owed = _owed_by_provider(state, order)
     if not owed or state.payment is None or order.status in (PENDING, FAILED, CANCEL_PENDING):
         return
-    name, operation = _of_money(state), state.payment.attempts[-1].operation
-    back = operation in BACK or (operation == payment.AUTHORIZE and order.status in payment.ENDING)
+    name, operation = _of_money(state), payment.REFUND if TILL in owed else state.payment.attempts[-1].operation
+    back = operation in payment.BACK or (operation == payment.AUTHORIZE and order.status in payment.ENDING)
     yield Saga(f"{state.key}~{name}", name, operation, _since(order), None, owed, back)
 
 
@@ -129,9 +139,11 @@ def _owed_by_provider(state: State, order: OrderRow) -> tuple[str, ...]:
         return ()
     attempt = row.attempts[-1]
     if payment.is_open(row):
-        return (CUSTOMER if payment.is_cod(row) else f"provider {attempt.provider}",)
-    refused = attempt.outcome == payment.DECLINED and attempt.operation in BACK
-    return (PEOPLE,) if refused and order.status in payment.ENDING and not payment.is_undone(state, order) else ()
+        return (CUSTOMER if payment.is_cod(row) or payment.waits_for_buyer(row) else f"provider {attempt.provider}",)
+    if order.status not in payment.ENDING or payment.is_undone(state, order):
+        return ()
+    refused = attempt.outcome == payment.DECLINED and attempt.operation in payment.BACK
+    return (TILL,) if payment.is_cod(row) else (PEOPLE,) if refused else ()
 
 
 def _of_money(state: State) -> str:
@@ -146,6 +158,8 @@ def stuck(saga: Saga, now: int, patience: Patience) -> str:
     """Why nothing will happen without people; empty while something may. Only true of a partition that has consumed its backlog."""
     if PEOPLE in saga.waits_for:
         return DECLINED
+    if TILL in saga.waits_for:
+        return BY_HAND
     if saga.due_at is not None and now > saga.due_at + patience.late_s * MICROS_PER_S:
         return OVERDUE
     asks_provider = any(name.startswith("provider ") for name in saga.waits_for)
@@ -156,15 +170,23 @@ def stuck(saga: Saga, now: int, patience: Patience) -> str:
 
 # -- found again ----------------------------------------------------------------------------------------------------------------------
 def open_order(key: str, row: OrderRow) -> str | None:
-    """Sort key of the orders that wait for stock or for an end, the one that asked first before the others."""
-    is_open = row.status in (PENDING, FAILED, CANCEL_PENDING) or row.answers_open > 0
+    """Sort key of the orders that wait for stock or for an end, the one that asked first before the others; of what is paid on delivery also
+    those of which more may have been collected than is due.
+    """
+    is_open = row.status in (PENDING, FAILED, CANCEL_PENDING) or row.answers_open > 0 or _may_owe(row)
     return f"{_since(row):020d}" if is_open else None
+
+
+def _may_owe(row: OrderRow) -> bool:
+    if row.payment_terms != payment.COD or row.status not in (SHIPPED, DELIVERED):
+        return False
+    return any(line.canceled for line in row.lines) or any(hold.hold == holds.PAYMENT for hold in row.holds)
 
 
 def open_payment(key: str, row: PaymentRow) -> str | None:
     """Sort key of the payments with an operation under way, or whose provider would not give money back."""
     attempt = row.attempts[-1]
-    refused = attempt.outcome == payment.DECLINED and attempt.operation in BACK
+    refused = attempt.outcome == payment.DECLINED and attempt.operation in (payment.VOID, payment.REFUND)
     return "" if refused or payment.is_open(row) else None
 
 
@@ -188,14 +210,17 @@ def _by_status(state: State, event: OrderStatusChanged, at: int) -> End | None:
     return End(*found, _step_us(state, at)) if found else None
 
 
-def _by_provider(state: State, event: PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed, at: int) -> End | None:
+Done = PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentCanceled | PaymentFailed
+
+
+def _by_provider(state: State, event: Done, at: int) -> End | None:
     """Within a place or a cancel it is a step, and the order's change tells how it ended."""
     if state.order is None or state.order.status in (PENDING, FAILED, CANCEL_PENDING):
         return None
     if isinstance(event, PaymentFailed):
         outcome = REFUSED
     else:
-        outcome = COMPENSATED if event.operation in BACK else COMPLETED
+        outcome = COMPENSATED if event.operation in payment.BACK else COMPLETED
     return End(_of_money(state), outcome, _step_us(state, at))
 
 
@@ -216,6 +241,7 @@ ENDS: Mapping[type, Callable[[State, Any, int], End | None]] = {
     PaymentCaptured: _by_provider,
     PaymentVoided: _by_provider,
     PaymentRefunded: _by_provider,
+    PaymentCanceled: _by_provider,
     PaymentFailed: _by_provider,
 }
 """Event -> the saga that it ends, if it does, from the state before it and the turn's time in microseconds."""

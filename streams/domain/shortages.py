@@ -73,7 +73,7 @@ def asked(order: OrderRow, rows: Iterable[StockAnswerRow], turn: Turn) -> Shorta
     """Ask the customer, for no longer than the units stay reserved with time left to pay."""
     found = tuple(rows)
     settings = turn.settings
-    pays_s = payment.window_s(settings, order.payment_terms)
+    pays_s = payment.window_s(settings, order)
     margin = (settings.reservation_margin_s + pays_s) * MICROS_PER_S
     ends = (row.due_at - margin for row in found if row.due_at is not None and row.allocations)
     due_at = min((turn.at + settings.shortage_window_s * MICROS_PER_S, *ends))

@@ -189,6 +189,55 @@ async def test_a_declined_payment_is_tried_again_and_only_the_second_charges(rig
     assert await agrees(rig, order_id) == {"authorized": 1011, "captured": 1011, "voided": 0, "refunded": 0}
 
 
+# -- buyers who have to act -----------------------------------------------------------------------------------------------------------
+async def acts(url: str, word: str) -> str:
+    """What a buyer's browser sends from the provider's page, and the page that it is shown."""
+    async with aiohttp.ClientSession(headers={"Accept": "text/html"}) as browser:
+        async with browser.get(url) as page:
+            text = await page.text()
+            assert page.status == 200 and f"/{word}" in text and "script" not in text
+        async with browser.post(f"{url}/{word}") as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+
+async def test_a_buyer_who_has_to_act_is_sent_to_the_provider_and_the_order_goes_on_when_they_agree(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 1012)
+    assert placed.status == 201, placed.json
+    assert (placed.json["state"], placed.json["financial_status"]) == ("pending", "requires_action")
+    order_id, url = placed.json["order_id"], placed.json["action_url"]
+    await rig.stock_becomes(sku, 10, 9, 1, 0)
+    assert (await payment(rig, order_id))["attempts"][-1]["action_url"] == url
+    with rig.worker_down():  # the place was answered, and whoever is at the page does not notice
+        pass
+    assert "succeeded" in await acts(url, "agree")
+    paid = await until_status(rig, order_id, "processing")
+    assert (paid["financial_status"], paid["action_url"]) == ("authorized", "")
+    await ship(rig, order_id)
+    await until_status(rig, order_id, "shipped")
+    assert await agrees(rig, order_id) == {"authorized": 1012, "captured": 1012, "voided": 0, "refunded": 0}
+
+
+async def test_a_buyer_who_refuses_has_declined(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 2012)
+    assert "declined" in await acts(placed.json["action_url"], "refuse")
+    found = await until_status(rig, placed.json["order_id"], "canceled")
+    assert (found["state"], found["reason"], found["action_url"]) == ("rejected", "PAYMENT_DECLINED", "")
+    await rig.stock_becomes(sku, 10, 10, 0, 0)
+
+
+async def test_an_order_that_is_canceled_while_its_buyer_is_away_cannot_be_paid_any_more(rig: Rig, sku: str) -> None:
+    placed = await place(rig, sku, 3012)
+    order_id, url = placed.json["order_id"], placed.json["action_url"]
+    canceled = await known(rig, f"{ORDERS}/{order_id}/cancel", {}, "cancel" + order_id)
+    assert (canceled.status, canceled.json["state"]) == (200, "canceled"), canceled.json
+    async with aiohttp.ClientSession() as browser, browser.post(f"{url}/agree") as late:
+        assert late.status == 422
+    assert [(row["operation"], row["outcome"]) for row in book(rig, order_id)] == [("authorize", "canceled"), ("cancel", "succeeded")]
+    assert await agrees(rig, order_id) == {"authorized": 0, "captured": 0, "voided": 0, "refunded": 0}
+    await rig.stock_becomes(sku, 10, 10, 0, 0)
+
+
 async def test_a_declined_capture_hands_nothing_over(rig: Rig, sku: str) -> None:
     order_id = (await place(rig, sku, 2003)).json["order_id"]
     for status in ("picking", "picked", "packed"):

@@ -3,7 +3,8 @@
 The provider's book is what really happened: each key once. The connector forgets everything now and then and begins anew from the
 log, asks twice, says late, first says that it does not know, or says nothing and asks again: all of it under the same key. Beside that the
 provider tells by webhooks, of which some come twice, some late, and some never. Some buyers dispute what was captured: that is told under
-the provider's own name of the payment alone, and decided later.
+the provider's own name of the payment alone, and decided later. Some buyers have to act before an authorization is decided: of those some
+never do, and the order that ends meanwhile cancels it.
 """
 
 from random import Random
@@ -13,9 +14,10 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain.claims import EarlyFact, RecordEarlyFact
 from orderflow.streams.domain.contract import CommandMeta
-from orderflow.streams.domain.ids import reference_key
+from orderflow.streams.domain.ids import operation_key, reference_key
 from orderflow.streams.domain.payment_records import (
     PaymentAuthorized,
+    PaymentCanceled,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
@@ -32,7 +34,10 @@ from simulation.scheduler import Actor
 AGAIN_US = 3_000_000
 NO_HEADERS = (("", b""),)
 FORGETS = 0.01
-FINAL = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentFailed
+FINAL = PaymentAuthorized | PaymentCaptured | PaymentVoided | PaymentRefunded | PaymentCanceled | PaymentFailed
+ACT_US = 8_000_000
+"""How long a buyer takes to act, about; so many of ten do."""
+ACTS = 8
 DISPUTE_US = 4_000_000
 """How long a bank takes to decide, about."""
 VALID_US = 120_000_000
@@ -49,6 +54,11 @@ class Bank:
         self.random = Random(f"bank {edge.seed}")
         self.webhooks = Random(f"webhooks {edge.seed}")
         self.disputes = Random(f"disputes {edge.seed}")
+        self.buyers = Random(f"buyers {edge.seed}")
+        self.asked: set[str] = set()
+        """Authorizations whose buyer was sent to act."""
+        self.canceled: set[str] = set()
+        """Of those, what will not be authorized any more."""
         self.undecided: set[str] = set()
         """Disputes that are open or about to be."""
         self.book: dict[str, bool] = {}
@@ -75,6 +85,9 @@ class Bank:
                     continue  # people say what became of it
                 if isinstance(event, PaymentRequested):
                     fresh[event.idempotency_key] = self.open[event.idempotency_key] = (order_id, event)
+                    if event.operation == "cancel":
+                        self.open.pop(_canceled_by(event), None)
+                        fresh.pop(_canceled_by(event), None)
                 elif isinstance(event, FINAL):
                     key = f"{event.attempt_id}:{event.operation}:{event.operation_no}"
                     self.open.pop(key, None)
@@ -91,22 +104,49 @@ class Bank:
         way = self.random.random() if self.edge.faulty else 1.0
         if way >= 0.1:
             may_decline = event.operation in ("authorize", "capture")
-            if key not in self.book:
+            if key not in self.book and self._asks_buyer(order_id, event):
+                pass
+            elif key not in self.book:
+                if event.operation == "cancel":  # nothing of it is authorized, whatever its buyer has just done
+                    self.canceled.add(_canceled_by(event))
+                    self.book.pop(_canceled_by(event), None)
                 self.book[key] = not (may_decline and Random(key).random() < 0.15)
                 self._webhook(order_id, event, "succeeded" if self.book[key] else "declined")
                 if event.operation == "capture" and self.book[key] and self.disputes.random() < self.edge.load.disputes:
                     self._dispute(event)
         if way >= 0.2:
-            self._tell(order_id, event, "succeeded" if self.book[key] else "declined")
+            self._tell(order_id, event, {True: "succeeded", False: "declined", None: "requires_action"}[self.book.get(key)])
         elif way >= 0.05:
             self._tell(order_id, event, "unknown")
         self.sim.later(AGAIN_US + self.random.randrange(AGAIN_US), lambda: self._ask(key))
 
+    def _asks_buyer(self, order_id: str, event: PaymentRequested) -> bool:
+        """Has its buyer to act first? The first time this is seen they are sent to."""
+        key = event.idempotency_key
+        if event.operation != "authorize" or Random(f"buyer of {key}").random() >= self.edge.load.actions:
+            return False
+        if key not in self.asked:
+            self.asked.add(key)
+            wait, acts = int(self.buyers.expovariate(1 / ACT_US)), self.buyers.randrange(10) < ACTS
+            if acts:
+                self.sim.later(wait, lambda: self._act(order_id, event))
+        return True
+
+    def _act(self, order_id: str, event: PaymentRequested) -> None:
+        """The buyer agrees, or does not, unless it is too late."""
+        key = event.idempotency_key
+        if key not in self.canceled:
+            self.book[key] = self.buyers.random() < 0.8
+            self._webhook(order_id, event, "succeeded" if self.book[key] else "declined")
+
     def _tell(self, order_id: str, event: PaymentRequested, word: str) -> None:
-        amount = None if word == "unknown" else event.amount
+        amount = None if word in ("unknown", "requires_action") else event.amount
         ref = event.provider_ref or f"ref-{event.attempt_id}"
         until = self.system.clock_us() + VALID_US if self.edge.load.holds and event.operation == "authorize" else None
-        command = RecordProviderResult(event.attempt_id, event.operation, event.operation_no, word, amount, event.provider, ref, until)
+        command = RecordProviderResult(
+            event.attempt_id, event.operation, event.operation_no, word, amount, event.provider, ref, until,
+            action_url="https://bank.example/3ds" if word == "requires_action" else "",
+        )  # fmt: skip
         late = int(self.random.expovariate(1 / 400_000)) if self.edge.faulty else 20_000
         for _ in range(2 if self.edge.faulty and self.random.random() < 0.1 else 1):
             self.sim.later(late, lambda: self._append(order_id, command, f"{event.idempotency_key}:{word}"))
@@ -158,3 +198,8 @@ class Bank:
         meta = CommandMeta(command_id, self.system.clock_us(), actor="bank", principal="payments:local")
         log = self.system.broker.logs[space.commands, partition_of_key(key.encode(), self.system.partitions)]
         self.system.broker.append(log, key.encode(), space.encode_command(meta, key, command), None, None)
+
+
+def _canceled_by(event: PaymentRequested) -> str:
+    """The key of the authorization that a cancel ends: the operation before it."""
+    return operation_key(event.attempt_id, "authorize", event.operation_no - 1)

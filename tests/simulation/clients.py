@@ -40,6 +40,8 @@ class Producer:
         self._queue: list[tuple[PartitionLog, bytes, bytes | None, Any, Callable[[Any, Any], None] | None]] = []
         self._reports: list[tuple[Callable[[Any, Any], None], Any, Any]] = []
         self._broken: KafkaException | None = None
+        self._failed = False
+        """The client has failed the open transaction by itself, and takes nothing until its end is asked for."""
         self._logs, self._topics = broker.logs, broker.topics
 
     def init_transactions(self, timeout: float = 0) -> None:
@@ -49,6 +51,7 @@ class Producer:
 
     def begin_transaction(self) -> None:
         self._process.point("begin_transaction")
+        self._failed = self._process.fate("begin_transaction") == "failed"
 
     def produce(
         self,
@@ -59,6 +62,8 @@ class Producer:
         on_delivery: Callable[[Any, Any], None] | None = None,
         headers: Any = None,
     ) -> None:
+        if self._failed:
+            raise failure(KafkaError._STATE, "erroneous state")
         if partition < 0:
             partition = partition_of_key(key or b"", self._topics[topic])
         self._queue.append((self._logs[topic, partition], key or b"", value, headers, on_delivery))

@@ -66,6 +66,8 @@ class Load(Struct, frozen=True):
     """How often somebody may try to pay; then some do."""
     disputes: float = 0.0
     """Of how many captures a buyer's bank takes the money back, for a while or for good."""
+    actions: float = 0.0
+    """For how many authorizations the buyer has to act first."""
     cod: float = 0.0
     """How many orders are paid on delivery; of some nobody asks the buyer."""
     undelivered: float = 0.0

@@ -57,6 +57,15 @@ def draw(random: Random, workers: int, load_s: float, profile: str) -> tuple[Fau
     return tuple(sorted((_one(random, workers, max(5.0, load_s)) for _ in range(count)), key=lambda fault: fault.at_s))
 
 
+def failures(random: Random, workers: int, load_s: float) -> tuple[Fault, ...]:
+    """Transactions that the client fails by itself, as one of librdkafka did in the join of a loaded worker; in half of the runs."""
+    count = random.choice((0, 0, 1, 3))
+    return tuple(
+        Fault(round(random.uniform(0.2, load_s), 3), "net", random.randrange(workers), "begin_transaction", word="failed")
+        for _ in range(count)
+    )
+
+
 def _one(random: Random, workers: int, load_s: float) -> Fault:
     kind = random.choice(KINDS)
     at, who = round(random.uniform(0.2, load_s * 1.3), 3), random.randrange(workers)

@@ -15,6 +15,8 @@ from simulation.log import Message
 from simulation.system import GROUP, System
 
 PROBLEMS_MAX = 20
+UNDECIDED = ("PaymentRequested", "PaymentUnknown", "PaymentActionRequired")
+"""What is said of an operation before its provider has decided."""
 
 
 class Judged(Struct):
@@ -55,6 +57,7 @@ def violations(system: System, edge: Edge, bank: Bank, events: list[Seen]) -> It
     yield from _expected_dead_letters(edge, parked)
     yield from _positions(system)
     yield from _rows(system, events)
+    yield from _owners(system)
     for post in edge.posts.values():
         if len({outcome for outcome in post.outcomes if outcome[1] not in ("KEY_REUSED", "DEADLINE_PASSED")}) > 1:
             yield Violation("I9", post.command_id, f"heard {post.outcomes}")
@@ -65,7 +68,7 @@ def _books(bank: Bank, events: list[Seen]) -> Iterator[Violation]:
     said = {
         f"{event.attempt_id}:{event.operation}:{event.operation_no}": type(event).__name__
         for event in (seen.value for seen in events)
-        if type(event).__name__.startswith("Payment") and type(event).__name__ not in ("PaymentRequested", "PaymentUnknown")
+        if type(event).__name__.startswith("Payment") and type(event).__name__ not in UNDECIDED
         if event.method != "cod"
     }
     for key in said.keys() | bank.book.keys():
@@ -93,6 +96,18 @@ def _positions(system: System) -> Iterator[Violation]:
             at = max(log.base, system.broker.offsets.get((GROUP, source.topic, number), 0))
             if log.read(at, 1, True)[0]:
                 yield Violation("I11", f"{source.topic}[{number}]", f"the group's offset is {at}, and all up to {log.end} is decided")
+
+
+def _owners(system: System) -> Iterator[Violation]:
+    """The owners' topic says where to read each partition: at who works on it."""
+    said = {record.key(): record.value() for record in _topic(system, system.records.workers_topic)}
+    for worker in system.workers:
+        for partition in worker.engine.partitions.values() if worker.engine is not None else ():
+            name = f"{partition.source.space}:{partition.number}"
+            value = said.get(name.encode())
+            told = system.records.decode_worker(value).address if value else "nobody"
+            if partition.running and told != worker.name:
+                yield Violation("I11", name, f"{worker.name} works on it, readers are sent to {told}")
 
 
 def _rows(system: System, events: list[Seen]) -> Iterator[Violation]:

@@ -22,7 +22,7 @@ SETTLE_US = 7_200_000_000
 """After the faults stop everything must come to its end within this (virtual) time: a clock that was an hour ahead has moved deadlines by
 so much."""
 
-COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S, COD_WINDOW_S = 20, 15, 10, 30
+COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S, COD_WINDOW_S, PAYMENT_WINDOW_S = 20, 15, 10, 30, 30
 """A simulated week, how long a simulated customer may think, how long what names no order waits for one, and a simulated day."""
 
 
@@ -112,6 +112,7 @@ def _rules(locations: tuple[str, ...]) -> Settings:
         shortage_window_s=SHORTAGE_WINDOW_S,
         claim_wait_s=CLAIM_WAIT_S,
         cod_window_s=COD_WINDOW_S,
+        payment_window_s=PAYMENT_WINDOW_S,
     )
 
 
@@ -188,6 +189,7 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         partial=Random(f"partial {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
         attempts=Random(f"attempts {profile} {seed}").choice((1, 3)),
         disputes=Random(f"disputes {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
+        actions=Random(f"actions {profile} {seed}").choice((0.0, 0.0, 0.2, 0.6)),
         cod=Random(f"cod {profile} {seed}").choice((0.0, 0.0, 0.2, 0.5)),
         undelivered=Random(f"undelivered {profile} {seed}").choice((0.0, 0.0, 0.1, 0.4)),
     )
@@ -199,7 +201,10 @@ def plan_of(seed: int, profile: str = "ci", orders: int | None = None) -> Plan:
         random.choice((1, 2, 2, 4)),
         random.choice((("main",), ("main",), ("main", "east"))),
         random.choice((0.0, 0.02, 0.1)),
-        fault_plan.draw(random, workers, count / load.per_second, profile),
+        (
+            *fault_plan.draw(random, workers, count / load.per_second, profile),
+            *fault_plan.failures(Random(f"failed {profile} {seed}"), workers, count / load.per_second),
+        ),
     )
 
 

@@ -217,6 +217,7 @@ class Worker:
             session_timeout_ms=SESSION_MS,
             transaction_timeout_ms=SESSION_MS,
             partitions=system.partitions,
+            address=self.name,
         )
         store = system.parts.store(self.disk, self.instance, self.point)
         self._processors = {

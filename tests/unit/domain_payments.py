@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from orderflow.streams.domain import payment_ledger
 from orderflow.streams.domain.channel import BOX
+from orderflow.streams.domain.ids import operation_key
 from orderflow.streams.domain.order_records import PlacedLine, PlaceOrder
 from orderflow.streams.domain.parts import Money
 from orderflow.streams.domain.payment_records import PaymentRequested, RecordProviderResult, RecordWebhook
@@ -45,7 +46,7 @@ def asked(log: Log) -> PaymentRequested:
 
 def said(request: PaymentRequested, outcome: str = "succeeded", **more: Any) -> RecordProviderResult:
     """The provider's answer to a request."""
-    amount = more.pop("amount", request.amount)
+    amount = more.pop("amount", None if outcome == "requires_action" else request.amount)
     return RecordProviderResult(
         request.attempt_id, request.operation, request.operation_no, outcome, amount, "local", more.pop("provider_ref", "ref-1"), **more
     )
@@ -78,8 +79,8 @@ def net(log: Log) -> int:
 class Bank:
     """The provider of a world: every key has one effect, however often it is asked, and its own book of what it did."""
 
-    def __init__(self, world: World, random: Random, declines: float) -> None:
-        self.world, self.random, self.declines = world, random, declines
+    def __init__(self, world: World, random: Random, declines: float, actions: float = 0.0) -> None:
+        self.world, self.random, self.declines, self.actions = world, random, declines, actions
         self.book: dict[str, tuple[str, PaymentRequested]] = {}
         self.heard: Counter[str] = Counter()
 
@@ -92,6 +93,9 @@ class Bank:
                 if isinstance(event, PaymentRequested):
                     assert event.idempotency_key not in self.book, "a key is asked for once"
                     outcome = "declined" if self.random.random() < self.declines else "succeeded"
+                    if event.operation == "cancel":  # what its buyer did before is undone with it
+                        outcome, before = "succeeded", operation_key(event.attempt_id, "authorize", event.operation_no - 1)
+                        self.book[before] = ("canceled", event)
                     self.book[event.idempotency_key] = (outcome, event)
                     cause = f"bank {meta.event_id}"
                     webhooks = self.random.choice((0, 0, 1, 2))
@@ -99,7 +103,8 @@ class Bank:
                         self.world.send("orders", key, told(event, outcome), f"webhook {event.idempotency_key}", cause)
                     if webhooks and self.random.random() < 0.2:
                         continue
-                    for number, word in enumerate(self._words(outcome)):
+                    acts = event.operation == "authorize" and self.random.random() < self.actions
+                    for number, word in enumerate((["requires_action"] if acts else []) + self._words(outcome)):
                         self.world.send("orders", key, said(event, word), f"bank {event.idempotency_key} {number}", cause)
             self.heard[key] = len(log.events)
 

@@ -1,5 +1,5 @@
 """A stand-in for PayPal's Orders v2 and Payments v2 that insists on their documented form: bearer tokens that end, request ids that replay their
-first answer, amounts as decimal strings, an order that is authorized once, captures and refunds that add up.
+first answer, amounts as decimal strings, an order that is approved first and authorized once, captures and refunds that add up.
 """
 
 import base64
@@ -9,22 +9,38 @@ from typing import Any
 from aiohttp import web
 
 ORDER = "5O190127TN364715T"
+PAGE = f"https://www.paypal.com/checkoutnow?token={ORDER}"
 
 
 class PayPalStandIn:
-    """`fail` answers the next POST with (status, is it done before?); None cuts the connection. `pending`: what is made is not final yet."""
+    """`fail` answers the next POST with (status, is it done before?); None cuts the connection. `pending`: what is made is not final yet.
+    `lags`: so many looks at the order do not show its authorization yet.
+    """
 
     def __init__(self, client_id: str, secret: str, *, value: str = "10.00", currency: str = "EUR") -> None:
         self.basic = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
         unit = {"amount": {"currency_code": currency, "value": value}, "payments": {"authorizations": [], "captures": [], "refunds": []}}
-        self.order: dict[str, Any] = {"id": ORDER, "status": "APPROVED", "purchase_units": [unit]}
+        self.order: dict[str, Any] = {"id": ORDER, "intent": "AUTHORIZE", "status": "APPROVED", "purchase_units": [unit], "links": []}
         self.payments = unit["payments"]
         self.answers: dict[str, tuple[int, Any]] = {}
         self.tokens: list[str] = []
         self.valid: set[str] = set()
         self.fail: list[tuple[int | None, bool]] = []
         self.pending = False
+        self.lags = 0
         self.issue = ""
+        self.not_found: dict[str, Any] = {"name": "RESOURCE_NOT_FOUND", "details": [{"issue": "INVALID_RESOURCE_ID"}]}
+        self.posts: list[str] = []
+
+    def ask_buyer(self, status: str = "CREATED", rel: str = "approve") -> None:
+        """The order waits for its buyer from here on."""
+        links = [("self", f"https://api-m.paypal.com/v2/checkout/orders/{ORDER}"), (rel, PAGE)]
+        self.order.update(status=status, links=[{"href": href, "rel": name, "method": "GET"} for name, href in links])
+
+    def approve(self) -> None:
+        """What the buyer does at the page."""
+        assert self.order["status"] in ("CREATED", "PAYER_ACTION_REQUIRED")
+        self.order["status"] = "APPROVED"
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -49,15 +65,25 @@ class PayPalStandIn:
             return web.json_response({"name": "AUTHENTICATION_FAILURE"}, status=401)
         *_, kind, name = request.path.split("/")
         if kind == "orders":
-            return web.json_response(self.order if name == ORDER else {"name": "RESOURCE_NOT_FOUND"}, status=200 if name == ORDER else 404)
+            return self._shown(name)
         found = next(each for each in self.payments[kind] if each["id"] == name)
         return web.json_response({**found, "supplementary_data": {"related_ids": {"order_id": ORDER}}})
+
+    def _shown(self, name: str) -> web.StreamResponse:
+        if name != self.order["id"]:
+            return web.json_response(self.not_found, status=404)
+        if not self.lags:
+            return web.json_response(self.order)
+        self.lags -= 1
+        (unit,) = self.order["purchase_units"]
+        return web.json_response({**self.order, "status": "APPROVED", "purchase_units": [{"amount": unit["amount"]}]})
 
     async def _write(self, request: web.Request) -> web.StreamResponse:
         if not self._knows(request):
             return web.json_response({"name": "AUTHENTICATION_FAILURE"}, status=401)
         assert request.headers["Prefer"] == "return=representation"
         key, body = request.headers["PayPal-Request-Id"], await request.json()
+        self.posts.append(request.path.removeprefix("/v2/"))
         wrong = self.fail.pop(0) if self.fail else None
         if wrong is None or wrong[1]:
             if key not in self.answers:
@@ -75,12 +101,7 @@ class PayPalStandIn:
         if self.issue:
             return _refused(self.issue)
         if verb == "authorize":
-            assert not self.payments["authorizations"], "an order is authorized once"
-            made = {"id": "AUTH1", "status": "CREATED", "amount": self.order["purchase_units"][0]["amount"]}
-            self.payments["authorizations"].append(
-                {**made, "expiration_time": "2026-12-27T12:00:00Z", "create_time": "2026-11-28T12:00:00Z"}
-            )
-            return 201, self.order
+            return self._authorize()
         if verb == "void":
             (found,) = self.payments["authorizations"]
             if found["status"] in ("VOIDED", "CAPTURED"):
@@ -88,6 +109,16 @@ class PayPalStandIn:
             found["status"] = "VOIDED"
             return 200, dict(found)
         return self._capture(body) if verb == "capture" else self._refund(name, body)
+
+    def _authorize(self) -> tuple[int, Any]:
+        if self.payments["authorizations"]:
+            return _refused("ORDER_ALREADY_AUTHORIZED")
+        if self.order["status"] not in ("APPROVED", "SAVED"):
+            return _refused("ORDER_COMPLETED_OR_VOIDED" if self.order["status"] == "VOIDED" else "ORDER_NOT_APPROVED")
+        made = {"id": "AUTH1", "status": "CREATED", "amount": self.order["purchase_units"][0]["amount"]}
+        self.payments["authorizations"].append({**made, "expiration_time": "2026-12-27T12:00:00Z", "create_time": "2026-11-28T12:00:00Z"})
+        self.order["status"] = "COMPLETED"
+        return 201, self.order
 
     def _capture(self, body: dict[str, Any]) -> tuple[int, Any]:
         assert body["final_capture"] is False and body["invoice_id"]

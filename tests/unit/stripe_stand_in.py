@@ -1,5 +1,5 @@
 """A stand-in for Stripe's API that insists on its documented wire format: form-encoded bodies, a bearer key, a pinned version, keys that
-replay their first answer, PaymentIntents that go the documented way. By the payment method the card declines, or the answer is late or lost.
+replay their first answer, PaymentIntents that go the documented way. By the payment method the card declines, or its buyer has to act.
 """
 
 import asyncio
@@ -17,12 +17,16 @@ CREATE = {
     "payment_method_options[card][request_multicapture]",
     "capture_method",
     "confirm",
-    "error_on_requires_action",
     "expand[0]",
     "metadata[orderflow_key]",
     "metadata[orderflow_payment]",
 }
-DECLINES = {"pm_lost": ("card_declined", "lost_card"), "pm_3ds": ("authentication_required", None)}
+DECLINES = {"pm_lost": ("card_declined", "lost_card")}
+ACTIONS = {"pm_3ds": "redirect_to_url", "pm_sdk": "use_stripe_sdk"}
+"""Payment methods whose buyer has to authenticate, and what is asked of them."""
+PAGE = "https://hooks.stripe.com/3d_secure_2/hosted"
+CANCELABLE = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action")
+CHARGE = "latest_charge"
 
 
 class StripeStandIn:
@@ -81,7 +85,22 @@ class StripeStandIn:
         if path == "refunds":
             return web.json_response({"data": [each for each in self.refunds if each["payment_intent"] == query["payment_intent"]]})
         intent = self.intents.get(path.removeprefix("payment_intents/"))
-        return web.json_response(intent) if intent else _error(404, "invalid_request_error", "resource_missing")
+        if intent is None:
+            return _error(404, "invalid_request_error", "resource_missing")
+        is_whole = query.get("expand[0]") == CHARGE or intent[CHARGE] is None
+        return web.json_response(intent if is_whole else {**intent, CHARGE: "ch_1"})
+
+    # -- the buyer, at the page that an intent sends them to ----------------------------------------------------------------------
+    def agree(self, name: str) -> None:
+        """They authenticate: the money is held."""
+        assert self.intents[name]["status"] == "requires_action"
+        self._hold(self.intents[name])
+
+    def refuse(self, name: str, code: str, decline_code: str | None = None) -> None:
+        """They do not authenticate, or do and the card declines."""
+        assert self.intents[name]["status"] == "requires_action"
+        error = _body("card_error", code, decline_code)["error"]
+        self.intents[name].update(status="requires_payment_method", next_action=None, last_payment_error=error)
 
     def _write(self, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         if path == "payment_intents":
@@ -90,10 +109,11 @@ class StripeStandIn:
             return self._refund(form)
         _, name, verb = path.split("/")
         intent = self.intents[name]
-        if intent["status"] != "requires_capture":
+        if intent["status"] not in (CANCELABLE if verb == "cancel" else ("requires_capture",)):
             return 400, _body("invalid_request_error", "payment_intent_unexpected_state")
         if verb == "cancel":
-            intent.update(status="canceled", amount_capturable=0)
+            assert not form
+            intent.update(status="canceled", amount_capturable=0, next_action=None)
             return 200, dict(intent)
         amount, is_final = int(form["amount_to_capture"]), form.get("final_capture") != "false"
         assert is_final or self.multicapture, "only where multicapture is available"
@@ -105,31 +125,40 @@ class StripeStandIn:
         return 200, dict(intent)
 
     def _create(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        assert form.keys() == CREATE and form["currency"].islower() and form["capture_method"] == "manual" and form["confirm"] == "true"
+        assert form["currency"].islower() and form["capture_method"] == "manual" and form["confirm"] == "true"
+        (buyer,) = form.keys() ^ CREATE
+        assert form["expand[0]"] == CHARGE and buyer in ("error_on_requires_action", "return_url")
+        assert form[buyer].startswith("https://") if buyer == "return_url" else form[buyer] == "true"
         name = f"pi_{len(self.intents) + 1}"
         intent = {
             "id": name,
             "object": "payment_intent",
             "amount": int(form["amount"]),
-            "amount_capturable": int(form["amount"]),
+            "amount_capturable": 0,
             "amount_received": 0,
             "currency": form["currency"],
-            "status": "requires_capture",
+            "status": "requires_payment_method",
             "metadata": {"orderflow_key": form["metadata[orderflow_key]"], "orderflow_payment": form["metadata[orderflow_payment]"]},
-            "latest_charge": {
-                "payment_method_details": {
-                    "card": {
-                        "capture_before": 1_800_000_000,
-                        "multicapture": {"status": "available" if self.multicapture else "unavailable"},
-                    }
-                }
-            },
+            "next_action": None,
+            "last_payment_error": None,
+            CHARGE: None,
         }
-        declined = DECLINES.get(form["payment_method"])
-        if declined is not None:
-            intent.update(status="requires_payment_method", amount_capturable=0)
         self.intents[name] = intent
-        return (200, dict(intent)) if declined is None else (402, _body("card_error", *declined, payment_intent=dict(intent)))
+        method, action = form["payment_method"], ACTIONS.get(form["payment_method"])
+        declined = DECLINES.get(method) if action is None or "return_url" in form else ("authentication_required", None)
+        if declined is not None:
+            return 402, _body("card_error", *declined, payment_intent=dict(intent))
+        if action is not None:
+            said = {"return_url": form["return_url"], "url": f"{PAGE}?intent={name}"} if action == "redirect_to_url" else {}
+            intent.update(status="requires_action", next_action={"type": action, action: said})
+        else:
+            self._hold(intent)
+        return 200, dict(intent)
+
+    def _hold(self, intent: dict[str, Any]) -> None:
+        card = {"capture_before": 1_800_000_000, "multicapture": {"status": "available" if self.multicapture else "unavailable"}}
+        charge = {"payment_method_details": {"card": card}}
+        intent.update({"status": "requires_capture", "amount_capturable": intent["amount"], "next_action": None, CHARGE: charge})
 
     def _refund(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         intent = self.intents[form["payment_intent"]]

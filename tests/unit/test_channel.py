@@ -43,6 +43,7 @@ def test_the_box_channel_sells_on_invoice_without_conditions() -> None:
         (replace(BOX, payment_provider="cod"), Reason.SCHEMA_INVALID, "payment_provider"),
         (replace(BOX, cod_maximum={"EUR": 0}), Reason.SCHEMA_INVALID, "cod_maximum"),
         (replace(BOX, cod_maximum={"euro": 100}), Reason.SCHEMA_INVALID, "cod_maximum"),
+        (replace(BOX, payment_methods=("card", "shells")), Reason.SCHEMA_INVALID, "payment_methods"),
         (replace(BOX, stock_buffer=-1), Reason.SCHEMA_INVALID, "stock_buffer"),
         (replace(BOX, time_zone="Mars/Olympus"), Reason.SCHEMA_INVALID, "time_zone"),
         (replace(BOX, time_zone="../etc/passwd"), Reason.SCHEMA_INVALID, "time_zone"),

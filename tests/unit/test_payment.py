@@ -35,6 +35,7 @@ from orderflow.streams.domain.parts import Money, Qty
 from orderflow.streams.domain.payment_records import (
     CapturePayment,
     Ledger,
+    PaymentActionRequired,
     PaymentAuthorized,
     PaymentCaptured,
     PaymentFailed,
@@ -49,7 +50,7 @@ from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation
 
-RESULTS = (PaymentAuthorized, PaymentCaptured, PaymentVoided, PaymentRefunded, PaymentFailed, PaymentUnknown)
+RESULTS = (PaymentAuthorized, PaymentCaptured, PaymentVoided, PaymentRefunded, PaymentFailed, PaymentUnknown, PaymentActionRequired)
 
 
 def status(log: Log) -> str:
@@ -131,6 +132,31 @@ def test_bug_7_the_window_ends_five_minutes_before_any_reservation(kept_s: int) 
     assert asked(log).due_at == min(NOW + seconds(60 + 1800), NOW + seconds(kept_s - 300))
 
 
+@pytest.mark.parametrize(
+    ("named", "allowed", "method", "window_s"),
+    [
+        ("", (), "card", 1800),
+        ("card", (), "card", 1800),
+        ("", ("wallet", "card"), "wallet", 900),
+        ("card", ("wallet", "card"), "card", 1800),
+        ("installment", ("card", "installment"), "installment", 7200),
+        ("bank_transfer", ("bank_transfer",), "bank_transfer", 86_400),
+    ],
+)
+def test_each_method_has_its_window_and_the_units_are_kept_five_minutes_longer(
+    named: str, allowed: tuple[str, ...], method: str, window_s: int
+) -> None:
+    """domain.md 2.3: reservation due = latest open timer + 5 min, never below the give-up time."""
+    log = Log("orders", "o1", channel=replace(PREPAID, payment_methods=allowed))
+    (ask,) = log.when(replace(place(), payment_method=named), command_id="place").sends
+    assert ask.command.due_at == NOW + seconds(120 + window_s + 300)
+    log.when(answer("reserved", due_at=ask.command.due_at), at=NOW + seconds(100))
+    assert (asked(log).method, asked(log).due_at) == (method, NOW + seconds(100 + window_s)) and log.snapshot("payment").method == method
+    (timer,) = log.timers()
+    log.when(timer)
+    assert status(log) == "EXPIRED" and log.rows.order.reason == Reason.METHOD_EXPIRED
+
+
 def test_units_lost_while_the_payment_is_under_way_end_the_order_and_its_money_goes_back() -> None:
     log = reserved()
     log.when(answer("lost"))
@@ -141,7 +167,7 @@ def test_units_lost_while_the_payment_is_under_way_end_the_order_and_its_money_g
 
 
 # -- what the provider says -----------------------------------------------------------------------------------------------------------
-OUTCOMES = ("requested", "succeeded", "declined", "unknown")
+OUTCOMES = ("requested", "succeeded", "declined", "unknown", "requires_action")
 
 
 @pytest.mark.parametrize("before", OUTCOMES)
@@ -161,7 +187,7 @@ def test_every_pair_of_outcomes_is_taken_or_nothing(before: str, word: str) -> N
 
 
 def test_every_state_of_an_attempt_is_reached_and_left_as_the_table_says() -> None:
-    assert payment.TRANSITIONS.states == OUTCOMES[:3] + ("unknown",) and not payment.TRANSITIONS.finals
+    assert payment.TRANSITIONS.states == OUTCOMES and not payment.TRANSITIONS.finals
     log = reserved()
     log.when(said(asked(log), "unknown"))
     assert log.rows.order.financial_status == "pending" and ledger(log, authorized_pending=1000)
@@ -536,7 +562,7 @@ def test_whatever_happens_in_whatever_order_the_ledger_is_the_banks_book(random:
     """
     world = World(random, channel=PREPAID).stock("A", 3).stock("B", 2)
     world.repeat = 0.15
-    bank = Bank(world, random, declines)
+    bank = Bank(world, random, declines, actions=random.choice((0.0, 0.5)))
     for number in range(2):
         lines = (priced("1", "A", random.randint(1, 2), 333), priced("2", "B", 1, 667))
         world.send("orders", f"o{number}", place(*lines), f"place-o{number}")

@@ -11,9 +11,9 @@ from aiohttp.test_utils import TestServer
 from msgspec.structs import replace
 
 from orderflow.connectors.payments import provider as program
-from orderflow.connectors.payments.book import BEHAVIOUR, LATE_S, Book, behaviour_of
+from orderflow.connectors.payments.book import BEHAVIOUR, LATE_S, Book, Refusal, behaviour_of
 from orderflow.connectors.payments.local import LocalProvider
-from orderflow.connectors.payments.port import Operation, Outcome, Provider, Unanswered
+from orderflow.connectors.payments.port import ActionRequired, Operation, Outcome, Provider, Unanswered
 from orderflow.connectors.payments.provider import build_app
 
 
@@ -113,6 +113,76 @@ async def test_nobody_there_and_nonsense_are_unanswered(server: TestServer, prov
     await server.close()
     with pytest.raises(Unanswered):
         await provider.perform(operation())
+
+
+# -- buyers who have to act -----------------------------------------------------------------------------------------------------------
+async def sent(provider: Provider, amount: int = 1012) -> ActionRequired:
+    """Where the buyer of this payment is to act."""
+    with pytest.raises(ActionRequired) as found:
+        await provider.perform(operation(amount=amount))
+    return found.value
+
+
+@pytest.mark.parametrize(("agrees", "code"), [(True, ""), (False, "authentication_failed")])
+async def test_a_buyer_is_sent_to_act_and_the_same_key_then_has_the_answer(provider: Provider, book: Book, agrees: bool, code: str) -> None:
+    first, again = await sent(provider), await sent(provider)
+    assert first.action_url == again.action_url and first.action_url.endswith(f"/pay/{first.provider_ref}")
+    book.act("o1", agrees)
+    answer = await provider.perform(replace(operation(amount=1012), provider_ref=first.provider_ref))
+    assert (answer.succeeded, answer.code, answer.provider_ref) == (agrees, code, first.provider_ref)
+    assert bool(answer.valid_until) is agrees
+    with pytest.raises(Refusal, match="waits for its buyer"):
+        book.act("o1", True)
+
+
+@pytest.mark.parametrize("acts", ["before", "never"])
+async def test_a_canceled_authorization_is_worth_nothing_whatever_its_buyer_did(provider: Provider, book: Book, acts: str) -> None:
+    ref = (await sent(provider)).provider_ref
+    if acts == "before":
+        book.act(ref, True)
+    for _ in range(2):
+        assert (await provider.perform(operation("cancel", 1012, 2, ref))).succeeded
+    with pytest.raises(Refusal):
+        book.act(ref, True)
+    assert (await provider.perform(operation("capture", 1, 3, ref))).code == "amount_exceeds"
+    assert [row["outcome"] for row in book.of("o1")][:2] == ["canceled", "succeeded"]
+
+
+async def test_what_was_captured_is_not_canceled(provider: Provider) -> None:
+    ref = await authorized(provider)
+    await provider.perform(operation("capture", 400, 2, ref))
+    assert (await provider.perform(operation("cancel", 1000, 3, ref))).code == "already_captured"
+
+
+async def test_nobody_is_told_by_a_webhook_before_the_buyer_has_acted(tmp_path: Path) -> None:
+    book = Book(tmp_path / "told.db", tells=True)
+    asked = {"operation": "authorize", "amount_minor": 112, "currency": "EUR", "payment_ref": "o1", "provider_ref": ""}
+    book.perform("k", asked)
+    assert book.owed(2**62) == []
+    book.act("o1", True)
+    (owed,) = book.owed(2**62)
+    assert json.loads(owed["body"])["type"] == "payment.authorize.succeeded"
+    book.close()
+
+
+async def test_the_page_asks_says_what_became_of_it_and_shows_no_markup_of_others(
+    server: TestServer, provider: Provider, book: Book
+) -> None:
+    asked = {"operation": "authorize", "amount_minor": 112, "currency": "EUR", "payment_ref": "<b>o2</b>", "provider_ref": ""}
+    ref = book.perform("k2", asked)["provider_ref"]
+    async with aiohttp.ClientSession(headers={"Accept": "text/html"}) as browser:
+        async with browser.get(server.make_url(f"/pay/{ref}")) as page:
+            text = await page.text()
+            assert page.status == 200 and "&lt;b&gt;o2" in text and "<b>o2" not in text and "default-src 'none'" in page.headers[CSP]
+        async with browser.post(server.make_url(f"/pay/{ref}/refuse")) as answer:
+            assert "declined" in await answer.text()
+        async with browser.get(server.make_url(f"/pay/{ref}")) as page:
+            assert "declined" in await page.text()
+        async with browser.get(server.make_url("/pay/nobody")) as page:
+            assert page.status == 404
+
+
+CSP = "Content-Security-Policy"
 
 
 # -- the server's own -----------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from paypal_stand_in import ORDER, PayPalStandIn
+from paypal_stand_in import ORDER, PAGE, PayPalStandIn
 
 from orderflow.connectors.payments.paypal import PayPalProvider, amount_here, amount_there
-from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import ActionRequired, Inexpressible, Operation, Outcome, Unanswered
 from orderflow.connectors.payments.providers import build_provider
 from orderflow.connectors.payments.settings import PaymentSettings
 
@@ -59,7 +59,7 @@ async def test_an_order_that_was_approved_for_something_else_is_not_authorized(
 
 
 @pytest.mark.parametrize(
-    ("order", "issue", "code"), [("NOWHERE", "", "RESOURCE_NOT_FOUND"), (ORDER, "INSTRUMENT_DECLINED", "INSTRUMENT_DECLINED")]
+    ("order", "issue", "code"), [("NOWHERE", "", "INVALID_RESOURCE_ID"), (ORDER, "INSTRUMENT_DECLINED", "INSTRUMENT_DECLINED")]
 )
 async def test_what_paypal_declines_is_declined_with_its_word(
     provider: PayPalProvider, stand_in: PayPalStandIn, order: str, issue: str, code: str
@@ -69,6 +69,153 @@ async def test_what_paypal_declines_is_declined_with_its_word(
     assert answers[0] == answers[1] == Outcome(False, "", 1000, "EUR", None, code)
 
 
+# -- a buyer who has yet to approve ---------------------------------------------------------------------------------------------------
+CANCELED = Outcome(True, ORDER, 1000, "EUR")
+
+
+def cancel() -> Operation:
+    """It names no method of the buyer's: the order is what the provider calls the payment."""
+    return operation("cancel", 1000, 2, ORDER, "")
+
+
+@pytest.mark.parametrize(("status", "rel"), [("CREATED", "approve"), ("PAYER_ACTION_REQUIRED", "payer-action")])
+async def test_a_buyer_who_has_not_approved_is_sent_to_paypal_and_the_order_authorized_once_they_have(
+    provider: PayPalProvider, stand_in: PayPalStandIn, status: str, rel: str
+) -> None:
+    stand_in.ask_buyer(status, rel)
+    for ref in ("", ORDER):
+        with pytest.raises(ActionRequired) as raised:
+            await provider.perform(operation(ref=ref))
+        assert (raised.value.action_url, raised.value.provider_ref) == (PAGE, ORDER)
+    assert stand_in.posts == []
+    stand_in.approve()
+    answers = [await provider.perform(operation(ref=ORDER)) for _ in range(2)]
+    assert answers[0] == answers[1] == Outcome(True, "AUTH1", 1000, "EUR", HELD_UNTIL)
+    assert stand_in.posts == [f"checkout/orders/{ORDER}/authorize"]
+
+
+async def test_the_page_for_what_the_buyer_has_to_do_goes_before_the_one_for_approval(
+    provider: PayPalProvider, stand_in: PayPalStandIn
+) -> None:
+    stand_in.ask_buyer("PAYER_ACTION_REQUIRED", "payer-action")
+    stand_in.order["links"].append({"href": "https://www.paypal.com/other", "rel": "approve", "method": "GET"})
+    with pytest.raises(ActionRequired) as raised:
+        await provider.perform(operation())
+    assert raised.value.action_url == PAGE
+
+
+async def test_an_order_that_names_no_page_for_its_buyer_is_not_answered_yet(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    stand_in.ask_buyer(rel="update")
+    with pytest.raises(Unanswered, match="no link for its buyer"):
+        await provider.perform(operation())
+
+
+async def test_a_buyer_is_not_sent_to_approve_another_amount(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    stand_in.ask_buyer()
+    assert (await provider.perform(operation(amount=999))).code == "amount_differs"
+
+
+async def test_an_order_that_its_buyer_left_alone_until_it_is_gone_is_declined(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    stand_in.order["id"] = "ANOTHER"
+    assert await provider.perform(operation(ref=ORDER)) == Outcome(False, ORDER, 1000, "EUR", None, "INVALID_RESOURCE_ID")
+
+
+@pytest.mark.parametrize("status", ["CREATED", "PAYER_ACTION_REQUIRED", "VOIDED"])
+async def test_a_cancel_of_an_order_that_nobody_approved_has_nothing_to_do(
+    provider: PayPalProvider, stand_in: PayPalStandIn, status: str
+) -> None:
+    stand_in.ask_buyer(status)
+    assert [await provider.perform(cancel()) for _ in range(2)] == [CANCELED, CANCELED]
+    assert stand_in.posts == []
+
+
+async def test_a_cancel_of_an_order_that_paypal_has_forgotten_is_done(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    """An address that is none of PayPal's says nothing of the order."""
+    stand_in.order["id"] = "ANOTHER"
+    assert await provider.perform(cancel()) == CANCELED
+    stand_in.not_found = {"name": "NOT_FOUND"}
+    assert await provider.perform(cancel()) == Outcome(False, ORDER, 1000, "EUR", None, "NOT_FOUND")
+    assert stand_in.posts == []
+
+
+@pytest.mark.parametrize("status", ["APPROVED", "SAVED"])
+async def test_a_cancel_of_an_approved_order_uses_its_one_authorization_up(
+    provider: PayPalProvider, stand_in: PayPalStandIn, status: str
+) -> None:
+    """So that a call of ours that is still under way has nothing to authorize."""
+    stand_in.order["status"] = status
+    assert [await provider.perform(cancel()) for _ in range(2)] == [CANCELED, CANCELED]
+    assert [each["status"] for each in stand_in.payments["authorizations"]] == ["VOIDED"]
+    assert stand_in.posts == [f"checkout/orders/{ORDER}/authorize", "payments/authorizations/AUTH1/void"]
+    stand_in.lags = 1  # that call looked at the order before
+    assert (await provider.perform(operation(ref=ORDER))).code == "ORDER_ALREADY_AUTHORIZED"
+    assert [each["status"] for each in stand_in.payments["authorizations"]] == ["VOIDED"]
+
+
+async def test_a_cancel_of_an_authorized_order_voids_it_once(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    await authorized(provider)
+    stand_in.posts.clear()
+    assert [await provider.perform(cancel()) for _ in range(2)] == [CANCELED, CANCELED]
+    assert stand_in.payments["authorizations"][0]["status"] == "VOIDED"
+    assert stand_in.posts == ["payments/authorizations/AUTH1/void"]
+
+
+async def test_a_cancel_voids_what_was_authorized_while_it_looked(provider: PayPalProvider, stand_in: PayPalStandIn) -> None:
+    await authorized(provider)
+    stand_in.lags = 2
+    with pytest.raises(Unanswered, match="does not show it yet"):
+        await provider.perform(cancel())
+    stand_in.lags = 1
+    assert await provider.perform(cancel()) == CANCELED
+    assert [each["status"] for each in stand_in.payments["authorizations"]] == ["VOIDED"]
+
+
+async def test_a_cancel_does_not_take_an_order_for_canceled_that_is_completed_and_does_not_show_by_what(
+    provider: PayPalProvider, stand_in: PayPalStandIn
+) -> None:
+    stand_in.order["status"] = "COMPLETED"
+    with pytest.raises(Unanswered, match="shows no authorization"):
+        await provider.perform(cancel())
+
+
+@pytest.mark.parametrize("status", ["DENIED", "VOIDED"])
+async def test_a_cancel_leaves_an_authorization_alone_that_holds_nothing(
+    provider: PayPalProvider, stand_in: PayPalStandIn, status: str
+) -> None:
+    await authorized(provider)
+    stand_in.payments["authorizations"][0]["status"] = status
+    stand_in.posts.clear()
+    assert await provider.perform(cancel()) == CANCELED
+    assert stand_in.posts == []
+
+
+async def test_a_cancel_is_declined_when_paypal_will_not_void_and_done_when_it_will_not_authorize(
+    provider: PayPalProvider, stand_in: PayPalStandIn
+) -> None:
+    stand_in.issue = "INSTRUMENT_DECLINED"
+    assert await provider.perform(cancel()) == CANCELED
+    stand_in.issue, stand_in.answers = "", {}
+    await authorized(provider)
+    stand_in.issue = "PREVIOUSLY_CAPTURED"
+    assert await provider.perform(cancel()) == Outcome(False, ORDER, 1000, "EUR", None, "PREVIOUSLY_CAPTURED")
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("is_authorized", [False, True])
+async def test_a_cancel_without_an_answer_is_asked_again_and_leaves_nothing_authorized(
+    provider: PayPalProvider, stand_in: PayPalStandIn, is_authorized: bool, is_done: bool
+) -> None:
+    """Without the answer to the authorization, or to the void."""
+    if is_authorized:
+        await authorized(provider)
+    stand_in.fail = [(500, is_done)]
+    with pytest.raises(Unanswered):
+        await provider.perform(cancel())
+    assert await provider.perform(cancel()) == CANCELED
+    assert [each["status"] for each in stand_in.payments["authorizations"]] == ["VOIDED"]
+
+
+# -- captures, voids, refunds ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("before", "word", "amount", "succeeds"),
     [

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from stripe_stand_in import VERSION, StripeStandIn
+from stripe_stand_in import PAGE, VERSION, StripeStandIn
 
 from orderflow.connectors.payments import stripe
 from orderflow.connectors.payments.local import LocalProvider
-from orderflow.connectors.payments.port import Inexpressible, Operation, Outcome, Unanswered
+from orderflow.connectors.payments.port import ActionRequired, Inexpressible, Operation, Outcome, Unanswered
 from orderflow.connectors.payments.providers import build_provider
 from orderflow.connectors.payments.settings import PaymentSettings
 from orderflow.connectors.payments.stripe import StripeProvider, amount_here, amount_there
 
 KEY = "sk_" + "test_" + "A1b2C3d4E5f6G7h8"
+RETURN_URL = "https://shop.example/paid/{payment}?by=stripe"
 CODES = [
     (500, {}),
     (503, {}),
@@ -36,6 +37,16 @@ def stand_in() -> StripeStandIn:
 async def provider(stand_in: StripeStandIn) -> AsyncIterator[StripeProvider]:
     async with TestServer(stand_in.app()) as server:
         adapter = StripeProvider(KEY, 5.0, str(server.make_url("/")))
+        await adapter.start()
+        yield adapter
+        await adapter.close()
+
+
+@pytest.fixture
+async def asking(stand_in: StripeStandIn) -> AsyncIterator[StripeProvider]:
+    """A client that sends buyers who have to authenticate to Stripe's page."""
+    async with TestServer(stand_in.app()) as server:
+        adapter = StripeProvider(KEY, 5.0, str(server.make_url("/")), return_url=RETURN_URL)
         await adapter.start()
         yield adapter
         await adapter.close()
@@ -104,6 +115,144 @@ async def test_a_declined_card_is_an_answer_and_repeats(provider: StripeProvider
     assert answers[0] == answers[1] == Outcome(False, "pi_1", 1000, "EUR", None, code)
 
 
+# -- a buyer who has to act -----------------------------------------------------------------------------------------------------------
+async def sent_to_act(provider: StripeProvider) -> ActionRequired:
+    with pytest.raises(ActionRequired) as raised:
+        await provider.perform(operation(method="pm_3ds"))
+    return raised.value
+
+
+def looking(ref: str) -> Operation:
+    return operation(ref=ref, method="pm_3ds")
+
+
+async def test_a_buyer_who_has_to_authenticate_is_sent_to_stripes_page_and_back_to_the_shops(
+    asking: StripeProvider, stand_in: StripeStandIn
+) -> None:
+    action = await sent_to_act(asking)
+    assert (action.action_url, action.provider_ref) == (f"{PAGE}?intent=pi_1", "pi_1")
+    assert stand_in.intents["pi_1"]["next_action"]["redirect_to_url"]["return_url"] == "https://shop.example/paid/o1?by=stripe"
+    with pytest.raises(ActionRequired):
+        await asking.perform(Operation("t1/o2~A1:authorize:1", "authorize", 1000, "EUR", "t1/o 2&x=", "", "pm_3ds"))
+    assert (
+        stand_in.intents["pi_2"]["next_action"]["redirect_to_url"]["return_url"] == "https://shop.example/paid/t1%2Fo%202%26x%3D?by=stripe"
+    )
+
+
+async def test_a_buyer_who_has_nothing_to_do_is_not_sent_anywhere(asking: StripeProvider) -> None:
+    assert await asking.perform(operation()) == Outcome(True, "pi_1", 1000, "EUR", 1_800_000_000_000_000)
+    assert await asking.perform(operation(number=2, method="pm_lost")) == Outcome(False, "pi_2", 1000, "EUR", None, "lost_card")
+
+
+async def test_a_repeat_of_the_request_is_stripes_first_answer_and_looking_again_asks_for_no_more(
+    asking: StripeProvider, stand_in: StripeStandIn
+) -> None:
+    first = await sent_to_act(asking)
+    stand_in.agree("pi_1")
+    again = await sent_to_act(asking)
+    assert (again.action_url, again.provider_ref) == (first.action_url, first.provider_ref)
+    stand_in.calls.clear()
+    assert (await asking.perform(looking("pi_1"))).succeeded
+    assert stand_in.calls == ["GET payment_intents/pi_1"] and len(stand_in.intents) == 1
+
+
+async def test_what_the_buyer_decides_is_the_answer(asking: StripeProvider, stand_in: StripeStandIn) -> None:
+    """Also when Stripe has forgotten the key, which it does after a day."""
+    await sent_to_act(asking)
+    stand_in.answers.clear()
+    with pytest.raises(ActionRequired) as raised:
+        await asking.perform(looking("pi_1"))
+    assert (raised.value.action_url, raised.value.provider_ref) == (f"{PAGE}?intent=pi_1", "pi_1")
+    stand_in.agree("pi_1")
+    answers = [await asking.perform(looking("pi_1")) for _ in range(2)]
+    assert answers[0] == answers[1] == Outcome(True, "pi_1", 1000, "EUR", 1_800_000_000_000_000)
+    assert len(stand_in.intents) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (("payment_intent_authentication_failure", None), "payment_intent_authentication_failure"),
+        (("card_declined", "insufficient_funds"), "insufficient_funds"),
+        (("", None), "authentication_failed"),
+    ],
+)
+async def test_a_buyer_who_fails_is_declined_with_stripes_word(
+    asking: StripeProvider, stand_in: StripeStandIn, said: tuple[str, str | None], code: str
+) -> None:
+    await sent_to_act(asking)
+    stand_in.refuse("pi_1", *said)
+    answers = [await asking.perform(looking("pi_1")) for _ in range(2)]
+    assert answers[0] == answers[1] == Outcome(False, "pi_1", 1000, "EUR", None, code)
+
+
+async def test_an_intent_that_was_canceled_elsewhere_is_declined_and_one_that_is_processed_is_not_answered_yet(
+    asking: StripeProvider, stand_in: StripeStandIn
+) -> None:
+    await sent_to_act(asking)
+    stand_in.intents["pi_1"]["status"] = "processing"
+    with pytest.raises(Unanswered, match="processing"):
+        await asking.perform(looking("pi_1"))
+    stand_in.intents["pi_1"]["status"] = "canceled"
+    assert await asking.perform(looking("pi_1")) == Outcome(False, "pi_1", 1000, "EUR", None, "canceled")
+
+
+async def test_an_action_that_no_page_asks_for_is_not_taken_for_an_answer(asking: StripeProvider, stand_in: StripeStandIn) -> None:
+    with pytest.raises(Unanswered, match="use_stripe_sdk"):
+        await asking.perform(operation(method="pm_sdk"))
+    stand_in.intents["pi_1"]["next_action"] = None
+    with pytest.raises(Unanswered, match="no page"):
+        await asking.perform(looking("pi_1"))
+
+
+@pytest.mark.parametrize("decides", ["", "agree", "refuse"])
+async def test_a_cancel_releases_whatever_the_buyer_has_done_and_its_repeat_does_nothing_more(
+    asking: StripeProvider, stand_in: StripeStandIn, decides: str
+) -> None:
+    await sent_to_act(asking)
+    if decides == "agree":
+        stand_in.agree("pi_1")
+    if decides == "refuse":
+        stand_in.refuse("pi_1", "payment_intent_authentication_failure")
+    assert await asking.perform(operation("cancel", 1000, 2, "pi_1", "")) == Outcome(True, "pi_1", 1000, "EUR")
+    intent = stand_in.intents["pi_1"]
+    assert (intent["status"], intent["amount_capturable"], intent["amount_received"]) == ("canceled", 0, 0)
+    stand_in.answers.clear()
+    assert await asking.perform(operation("cancel", 1000, 2, "pi_1", "")) == Outcome(True, "pi_1", 1000, "EUR")
+    assert stand_in.calls.count("POST payment_intents/pi_1/cancel") == 1
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_a_cancel_that_stripe_refuses_is_declined_unless_the_intent_is_canceled_by_now(
+    asking: StripeProvider, stand_in: StripeStandIn, is_done: bool
+) -> None:
+    await sent_to_act(asking)
+    code = "payment_intent_unexpected_state"
+    stand_in.fail = [(400, {"error": {"type": "invalid_request_error", "code": code}}, is_done)]
+    found = await asking.perform(operation("cancel", 1000, 2, "pi_1", ""))
+    assert found == Outcome(is_done, "pi_1", 1000, "EUR", None, "" if is_done else code)
+
+
+async def test_any_other_refusal_of_a_cancel_is_declined_with_stripes_word(asking: StripeProvider, stand_in: StripeStandIn) -> None:
+    await sent_to_act(asking)
+    stand_in.fail = [(400, {"error": {"type": "invalid_request_error", "code": "platform_api_key_expired"}}, False)]
+    found = await asking.perform(operation("cancel", 1000, 2, "pi_1", ""))
+    assert found == Outcome(False, "pi_1", 1000, "EUR", None, "platform_api_key_expired")
+    unknown = await asking.perform(operation("cancel", 1000, 2, "pi_9", ""))
+    assert unknown == Outcome(False, "pi_9", 1000, "EUR", None, "resource_missing")
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_a_cancel_without_an_answer_is_asked_again(asking: StripeProvider, stand_in: StripeStandIn, is_done: bool) -> None:
+    await sent_to_act(asking)
+    stand_in.fail = [(None, {}, is_done)]
+    with pytest.raises(Unanswered):
+        await asking.perform(operation("cancel", 1000, 2, "pi_1", ""))
+    assert (await asking.perform(operation("cancel", 1000, 2, "pi_1", ""))).succeeded
+    assert stand_in.intents["pi_1"]["status"] == "canceled"
+
+
+# -- what is no answer ----------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize(("status", "body"), CODES)
 async def test_what_says_nothing_of_the_operation_is_asked_again_and_is_one_charge(

@@ -1,10 +1,12 @@
 """The error table: every error of every call is retried, aborted, or ends the process; nothing else, and none is undecided."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from orderflow.streams.batch import Output
 from orderflow.streams.outcomes import ABORT, CALLS, EVERYWHERE, EXIT, IN_DOUBT, RETRY, ROWS, codes, outcome, row
 from orderflow.streams.transaction import RETRIES_MAX, Aborted, Fatal, Transaction
 from orderflow.tables.world import World
@@ -85,6 +87,9 @@ def test_a_call_that_is_not_in_the_table_is_a_bug() -> None:
         # an abort is not asked for twice, a begin fails only by a bug
         ("abort", of("COORDINATOR_NOT_AVAILABLE", retriable=True), EXIT),
         ("begin", of("_STATE"), EXIT),
+        # the client has failed the open transaction while nobody asked for anything: all that it takes is its end
+        ("produce", of("_STATE"), ABORT),
+        ("produce", of("_STATE", fatal=True), EXIT),
         # in doubt: nobody knows whether it was committed; only the log can tell, after a restart
         ("commit", of("_TIMED_OUT", retriable=True), EXIT),
         ("commit", of("_TRANSPORT"), EXIT),
@@ -161,8 +166,8 @@ def step(producer: Scripted, within_s: float = 30.0) -> Transaction:
     opened = Transaction({}, "t", 1000, world)
     opened.start()
     opened.begin()
-    opened.send("topic", b"value", b"key")
     try:
+        opened.send("topic", b"value", b"key")
         opened.commit([], None, within_s)
     except Aborted:
         opened.abort()
@@ -195,6 +200,32 @@ def test_what_must_be_aborted_is_aborted_and_is_not_fatal(call: str) -> None:
     with pytest.raises(Aborted):
         step(producer)
     assert producer.calls == [*COMMITTED[: COMMITTED.index(call) + 1], "abort"]
+
+
+SENDS: list[Callable[[Transaction], None]] = [
+    lambda opened: opened.send("topic", b"value", b"key"),
+    lambda opened: opened.send_rows("topic", [(b"key", b"value")], 0),
+    lambda opened: opened.send_all([Output("topic", b"key", b"value", 0, None)]),
+    lambda opened: opened.send_all([Output("topic", b"key", b"value", 0, [("name", b"value")])]),
+]
+
+
+@pytest.mark.parametrize("sends", SENDS)
+@pytest.mark.parametrize(("error", "kind"), [(of("_STATE"), Aborted), (of("_FENCED", fatal=True), Fatal), (of("_TRANSPORT"), Fatal)])
+def test_a_record_that_is_not_taken_is_one_of_both_whichever_way_it_is_sent(
+    sends: Callable[[Transaction], None], error: KafkaError, kind: type[Exception]
+) -> None:
+    """A worker that joined under load was ended by this: librdkafka had failed its new transaction in the background."""
+    producer = Scripted("produce", error)
+    opened = Transaction({}, "t", 1000, World(producer=lambda config: producer))
+    opened.begin()
+    with pytest.raises(kind, match=f"^produce: {error.name()}"):
+        sends(opened)
+    if kind is Aborted:
+        opened.abort()
+        opened.begin()
+        sends(opened)
+        assert producer.calls == ["begin", "produce", "abort", "begin", "produce"]
 
 
 def test_retries_end() -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 from domain_fulfillment import WORDS, post, ship, two_locations
-from domain_harness import NOW, Log, World
+from domain_harness import NOW, Log, World, seconds
 from domain_orders import answer, confirmed, shipped
-from domain_payments import CURRENCY, asked, authorized, priced, said
-from test_cod import brought, counters
+from domain_payments import CURRENCY, asked, authorized, place, priced, said
+from test_cod import COD, brought, counters
 from test_cod import shipped as shipped_cod
 
+from orderflow.streams.domain import sagas
 from orderflow.streams.domain.order_records import (
     CancelOrder,
     DeliveryFailed,
@@ -20,7 +21,7 @@ from orderflow.streams.domain.order_records import (
     RecordUndelivered,
 )
 from orderflow.streams.domain.parts import Money
-from orderflow.streams.domain.payment_records import PaymentRequested, RefundPayment
+from orderflow.streams.domain.payment_records import ConfirmCod, PaymentRequested, RefundPayment
 from orderflow.streams.domain.reasons import Reason
 
 S, F = OrderStatus, FulfillmentStatus
@@ -170,6 +171,44 @@ def test_what_was_collected_of_it_people_give_back() -> None:
     assert log.rows.order.status is S.SHIPPED
     log.when(RefundPayment(), command_id="by hand")
     assert log.rows.order.status is S.CANCELED and counters(log) == (1000, 1000, 0, 1000)
+
+
+def test_what_is_to_be_given_back_by_hand_is_listed_and_completes_when_it_is_recorded() -> None:
+    """Two parcels, all of it collected at the first door, the second lost: the order waits for the till, and is found there."""
+    log = Log("orders", "o1", channel=COD)
+    log.when(place(priced("1", "A", 1, 600), priced("2", "B", 1, 400)), command_id="place")
+    for sku, location in (("A", "main"), ("B", "north")):
+        log.when(answer("reserved", sku, 1, location_id=location, due_at=log.at + seconds(400_000)))
+    log.when(ConfirmCod(), command_id="confirm")
+    for row in list(log.rows.stock_answer.values()):
+        log.when(answer("committed", row.sku, row.quantity, allocations=row.allocations))
+    for target in ("o1~F1", "o1~F2"):
+        for word in WORDS:
+            log.when(post(word, target=target), command_id=f"{target} {word}")
+    log.when(brought(1000), command_id="collect")
+    assert not sagas.sagas(log.rows)
+    log.when(lost("o1~F2"), command_id="lost")
+    (saga,) = sagas.sagas(log.rows)
+    assert (saga.step, saga.waits_for) == ("refund", ("till",)) and sagas.stuck(saga, log.at, sagas.Patience()) == "by_hand"
+    assert sagas.open_order("o1", log.rows.order) is not None, "the list finds it"
+    log.when(RecordDelivery("", "o1~F1", log.at), command_id="delivered")
+    assert log.rows.order.status is S.DELIVERED and not list(log.timers()), "it does not complete with money that is not its own"
+    log.when(RefundPayment(Money(400, CURRENCY)), command_id="back")
+    assert not sagas.sagas(log.rows) and log.snapshot("payment").label == "partially_refunded"
+    (timer,) = log.timers()
+    assert timer.kind == "auto_complete"
+    log.when(timer)
+    assert log.rows.order.status is S.COMPLETED and sagas.open_order("o1", log.rows.order) is None
+
+
+def test_what_is_refunded_in_part_and_not_all_collected_does_not_complete() -> None:
+    log = shipped_cod()
+    log.when(brought(500), command_id="half")
+    log.when(RefundPayment(Money(100, CURRENCY)), command_id="back")
+    log.when(RecordDelivery("", "", log.at), command_id="delivered")
+    assert log.snapshot("payment").label == "partially_refunded" and not list(log.timers()), "500 are still to be collected"
+    log.when(brought(500), command_id="rest")
+    assert [timer.kind for timer in log.timers()] == ["auto_complete"]
 
 
 def test_stock_is_not_touched() -> None:

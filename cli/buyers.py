@@ -1,7 +1,6 @@
-"""`orderflow payments dispute | decide`: play the bank of a buyer at the local provider. Of a real provider nobody here decides."""
+"""`orderflow payments act | dispute | decide`: play a buyer, or their bank, at the local provider. Of a real provider nobody here decides."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,11 +10,35 @@ from orderflow.cli.terminal import NO, UNAVAILABLE, AsJson, Failure, fields, sho
 
 PATH = "/v1/disputes"
 
+DISPUTE = ("dispute_ref", "payment_ref", "outcome", "amount_minor", "currency", "reason")
+
+PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT", help="The payment's id, which is its order's.")]
 Provider = Annotated[str | None, typer.Option("--provider-url", help="Where it answers. [env: ORDERFLOW_PROVIDER_URL]")]
 
 
+def act(
+    payment_id: PaymentId,
+    word: Annotated[Literal["agree", "refuse"], typer.Argument(help="What the buyer does on the provider's page.")],
+    provider_url: Provider = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a buyer act where the local provider waits for them: what its page does that the order's `action_url` names.
+
+    \b
+    Example:
+      orderflow payments act order-17 agree
+    \b
+    Exit codes:
+      0   done
+      1   no such payment waits for its buyer
+      69  the provider does not answer
+    """
+    names = ("payment_ref", "provider_ref", "outcome", "amount_minor", "currency", "code")
+    _show(_played(provider_url, f"/pay/{payment_id}/{word}", {}), as_json, names)
+
+
 def dispute(
-    payment_id: Annotated[str, typer.Argument(metavar="PAYMENT", help="The payment's id, which is its order's.")],
+    payment_id: PaymentId,
     amount: Annotated[int | None, typer.Option("--amount", min=1, help="Minor units; all that was captured without.")] = None,
     reason: Annotated[str, typer.Option("--reason", help="The bank's word for why.")] = "fraudulent",
     provider_url: Provider = None,
@@ -32,7 +55,7 @@ def dispute(
       1   so much was not captured
       69  the provider does not answer
     """
-    _show(_bank(provider_url, PATH, {"payment_ref": payment_id, "amount_minor": amount, "reason": reason}), as_json)
+    _show(_played(provider_url, PATH, {"payment_ref": payment_id, "amount_minor": amount, "reason": reason}), as_json, DISPUTE)
 
 
 def decide(
@@ -52,10 +75,10 @@ def decide(
       1   there is no such dispute, or it is decided already
       69  the provider does not answer
     """
-    _show(_bank(provider_url, f"{PATH}/{dispute_ref}/{outcome}", {}), as_json)
+    _show(_played(provider_url, f"{PATH}/{dispute_ref}/{outcome}", {}), as_json, DISPUTE)
 
 
-def _bank(url: str | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _played(url: str | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
     from orderflow.cli import environment
     from orderflow.connectors.payments.local import URL
     from orderflow.connectors.payments.settings import PaymentSettings
@@ -78,10 +101,5 @@ def _bank(url: str | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _show(found: dict[str, Any], as_json: bool) -> None:
-    show(found, as_json, _lines)
-
-
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    names = ("dispute_ref", "payment_ref", "outcome", "amount_minor", "currency", "reason")
-    yield from fields({name: found[name] for name in names})
+def _show(found: dict[str, Any], as_json: bool, names: tuple[str, ...]) -> None:
+    show(found, as_json, lambda document: fields({name: document[name] for name in names}))
