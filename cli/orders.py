@@ -58,7 +58,10 @@ def place(
     ] = "",
     customer: Annotated[str, typer.Option("--customer", help="Your opaque reference to the customer.")] = "",
     partial: Annotated[
-        str, typer.Option("--partial", metavar="POLICY", help="When stock has less: reject, ship_available or ask; else as its channel.")
+        str,
+        typer.Option(
+            "--partial", metavar="POLICY", help="When stock has less: reject, ship_available, backorder or ask; else as its channel."
+        ),
     ] = "",
     key: Key = "",
     url: Url = DEFAULT_URL,

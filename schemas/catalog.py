@@ -69,7 +69,7 @@ SPACES = (
         _in(
             "orders",
             "OrderCreated OrderStatusChanged OrderRejected OrderEditRequested OrderEdited OrderEditFailed OrderLineCanceled"
-            " ShortageAsked OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
+            " ShortageAsked OrderBackordered OrderHoldPlaced OrderHoldReleased StockAsked StockAnswerRecorded FulfillmentCreated FulfillmentStatusChanged FulfillmentReduced FulfillmentStatusIgnored"
             " FulfillmentStatusBuffered DeliveryConfirmed DeliveryFailed"
             " PaymentRequested PaymentAuthorized PaymentCaptured PaymentVoided PaymentRefunded PaymentCanceled PaymentFailed PaymentUnknown"
             " PaymentActionRequired WebhookRecorded DisputeOpened DisputeClosed Refused",
@@ -93,7 +93,7 @@ SPACES = (
         _in("stock", "ReserveStock ExtendReservation CommitReservation ReleaseReservation ShipStock ReceiveStock AdjustStock TimerDue"),
         _in(
             "stock",
-            "StockReserved ReservationExtended ReservationCommitted ReservationReleased ReservationExpired StockShipped AllocationLost"
+            "StockReserved BackorderQueued BackorderAllocated ReservationExtended ReservationCommitted ReservationReleased ReservationExpired StockShipped AllocationLost"
             " StockRefused MovementRecorded StockChanged Refused",
         ),
         (Aggregate("stock", "orderflow.stock.StockSnapshot", "sku"),),
@@ -278,12 +278,15 @@ ALIASES: Mapping[str, str] = {
     "OrderRejected": "order.rejected",
     "StockChanged": "warehouse.inventory.stock_changed",
     "StockReserved": "inventory.reserved",
+    "BackorderQueued": "inventory.backordered",
+    "BackorderAllocated": "inventory.backorder_allocated",
     "ReservationReleased": "warehouse.inventory.reservation_released",
     "ReservationExpired": "warehouse.inventory.reservation_expired",
     "ReservationCommitted": "inventory.stock.committed",
     "OrderEdited": "order.edited",
     "OrderLineCanceled": "order.line_canceled",
     "ShortageAsked": "order.shortage_asked",
+    "OrderBackordered": "order.backordered",
     "OrderHoldPlaced": "order.hold_placed",
     "OrderHoldReleased": "order.hold_released",
     "FulfillmentCreated": "fulfillment.order_created",
@@ -309,7 +312,7 @@ def ce_type(record: str) -> str:
     return ALIASES.get(name, name)
 
 
-_STOCK_OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
+_STOCK_OUTCOMES = ("reserved", "queued", "refused", "committed", "released", "expired", "shipped", "lost")
 _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 _PAYMENT_METHODS = ("card", "wallet", "installment", "bank_transfer")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")

@@ -107,12 +107,12 @@ class _Cell:
 
 
 class _Reservation:
-    """One reservation: what it still keeps, by location. Status: active, committed, ended."""
+    """One reservation: what it still keeps, by location, and how many units it waits for. Status: active, committed, ended."""
 
-    __slots__ = ("status", "kept", "due_at", "order")
+    __slots__ = ("status", "kept", "due_at", "order", "wanted")
 
-    def __init__(self, order: str, due_at: int | None) -> None:
-        self.status, self.order, self.due_at = "active", order, due_at
+    def __init__(self, order: str, due_at: int | None, wanted: int = 0) -> None:
+        self.status, self.order, self.due_at, self.wanted = "active", order, due_at, wanted
         self.kept: dict[str, int] = {}
 
 
@@ -122,6 +122,8 @@ class Ledger:
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str, str], _Cell] = {}
         self.reservations: dict[str, _Reservation] = {}
+        self.waited_for: dict[tuple[str, str], int] = {}
+        """Units of a sku that reservations wait for."""
 
     def cell(self, seen: Seen, location: str) -> _Cell:
         return self.cells.setdefault((seen.meta.tenant, seen.key, location), _Cell())
@@ -137,8 +139,13 @@ class Ledger:
             if (event.available, event.on_hand) != (cell.available, cell.on_hand):
                 told = f"available {event.available}, on hand {event.on_hand}"
                 yield Violation("I3", where, f"{told}; the events add up to {cell.available} and {cell.on_hand}")
-        elif name == "StockReserved":
-            yield from self._reserved(seen, event)
+        elif name == "BackorderQueued":
+            self._wait(seen, event.quantity)
+            if event.reservation_id in self.reservations:
+                yield Violation("I4", where, f"{event.reservation_id} is made again")
+            self.reservations[event.reservation_id] = _Reservation(event.holder.order_id, event.due_at, event.quantity)
+        elif name in ("StockReserved", "BackorderAllocated"):
+            yield from self._reserved(seen, event, name)
         elif hasattr(event, "reservation_id") and hasattr(event, "allocations"):
             yield from self._reservation_moved(seen, event, name)
 
@@ -156,10 +163,16 @@ class Ledger:
         if event.after < 0 or cell.available < 0:
             yield Violation("I2", where, f"{event.after} on hand, {cell.available} available at {event.location_id}")
 
-    def _reserved(self, seen: Seen, event: Any) -> Iterator[Violation]:
-        where = seen.meta.event_id
-        if event.reservation_id in self.reservations:
-            yield Violation("I4", where, f"{event.reservation_id} is made again")
+    def _wait(self, seen: Seen, units: int) -> None:
+        sku = seen.meta.tenant, seen.key
+        self.waited_for[sku] = self.waited_for.get(sku, 0) + units
+
+    def _reserved(self, seen: Seen, event: Any, name: str) -> Iterator[Violation]:
+        where, before = seen.meta.event_id, self.reservations.get(event.reservation_id)
+        waited = before is not None and before.status == "active" and before.wanted == event.quantity
+        if waited is not (name == "BackorderAllocated") or (before is not None and not waited):
+            yield Violation("I4", where, f"{event.reservation_id} is made again, or did not wait for these units")
+        self._wait(seen, -event.quantity if waited else 0)
         made = self.reservations[event.reservation_id] = _Reservation(event.holder.order_id, event.due_at)
         for qty in event.allocations:
             cell = self.cell(seen, qty.location_id)
@@ -183,6 +196,8 @@ class Ledger:
             if taken or name != "StockShipped":  # units found at the shelf after the reservation's end are booked as a count
                 yield Violation("I4", where, f"{name} of {event.reservation_id} after its end")
             return
+        if name == "ReservationCommitted" and found.wanted:
+            yield Violation("I3", where, f"{event.reservation_id} is committed and waits for its units")
         if name in ("ReservationExtended", "ReservationCommitted", "ReservationExpired") and found.status != "active":
             yield Violation("I4", where, f"{name} of {event.reservation_id}, which is {found.status}")
         if name == "ReservationExtended":
@@ -205,10 +220,14 @@ class Ledger:
         if name == "ReservationCommitted":
             found.status, found.due_at = "committed", None
         elif not any(found.kept.values()):
-            found.status, found.due_at = "ended", None
+            self._wait(seen, -found.wanted)
+            found.status, found.due_at, found.wanted = "ended", None, 0
 
-    def differs(self, tenant: str, sku: str, cells: Iterable[Any]) -> Iterator[Violation]:
+    def differs(self, tenant: str, sku: str, cells: Sequence[Any]) -> Iterator[Violation]:
         """I3: the columns of a sku's row or snapshot are the sums of its live reservations and its movements."""
+        waited_for = sum(shown.backordered for shown in cells)
+        if waited_for != self.waited_for.get((tenant, sku), 0):
+            yield Violation("I3", sku, f"the row says {waited_for} are waited for, the events {self.waited_for.get((tenant, sku), 0)}")
         for shown in cells:
             cell = self.cells.get((tenant, sku, shown.location_id)) or _Cell()
             told = (shown.on_hand, shown.reserved, shown.allocated, shown.damaged, shown.quality_control)

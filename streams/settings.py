@@ -19,6 +19,7 @@ WINDOWS = (
     "authorization_warning_s",
     "cancel_window_s",
     "shortage_window_s",
+    "backorder_window_s",
     "refund_window_s",
     "complete_after_s",
 )
@@ -97,12 +98,14 @@ class WorkerSettings(BaseSettings):
     """How long after placing it a customer may cancel an order."""
     shortage_window_s: int = Field(259_200, ge=5)
     """How long a customer may think about a shortage (partial policy `ask`); what there is stays reserved meanwhile."""
+    backorder_window_s: int = Field(2_592_000, ge=5)
+    """How long an order waits for units that are not there (partial policy `backorder`, `must_accept`); what there is stays reserved meanwhile."""
     refund_window_s: int = Field(15_552_000, ge=1)
     """How long after its latest capture people may still refund a payment: 180 days, as providers allow it."""
     complete_after_s: int = Field(604_800, ge=1)
     """How long after its delivery an order completes: seven days."""
     clock_speed: int = Field(1, ge=1, le=100_000)
-    """Demos watch days pass: the windows above that people wait for (payment, cash on delivery, authorization, cancel, shortage, refund, completion) are so many times shorter."""
+    """Demos watch days pass: the windows above that people wait for (payment, cash on delivery, authorization, cancel, shortage, backorder, refund, completion) are so many times shorter."""
     saga_late_s: int = Field(30, ge=1, le=86_400)
     """A saga whose time is over for longer than this, while nothing happened, is listed and counted as stuck."""
     saga_unanswered_s: int = Field(300, ge=1, le=604_800)

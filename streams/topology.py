@@ -82,10 +82,18 @@ def _answer_age(key: str, row: AnswerRow) -> str | None:
 ANSWER = TableSpec("answer", 1, AnswerRow, indexes={"age": _answer_age})
 
 
-def _open_reservations(key: str, row: ReservationRow) -> str | None:
-    """Within its tenant, in the order in which a shrinking count takes units."""
-    order = stock.INDEXES["reservation"]["open"](row)
-    return None if order is None else key[: key.find("/") + 1] + order
+def _within_tenant(order_of: Callable[[ReservationRow], str | None]) -> Callable[[str, ReservationRow], str | None]:
+    """The index whose entries are in this order within each tenant."""
+
+    def entry(key: str, row: ReservationRow) -> str | None:
+        order = order_of(row)
+        return None if order is None else key[: key.find("/") + 1] + order
+
+    return entry
+
+
+RESERVATIONS = {name: _within_tenant(order_of) for name, order_of in stock.INDEXES["reservation"].items()}
+"""Open ones, in the order in which a shrinking count takes units; those that wait for units, in the order in which they get them."""
 
 
 def _order_version(state: Any, event: Any) -> int:
@@ -102,7 +110,7 @@ STOCK = KeySpace(
         HEAD,
         ANSWER,
         TableSpec("stock", 2, StockRow),
-        TableSpec("reservation", 3, ReservationRow, due=stock.DUE["reservation"], indexes={"open": _open_reservations}),
+        TableSpec("reservation", 3, ReservationRow, due=stock.DUE["reservation"], indexes=RESERVATIONS),
     ),
     main="stock",
     answered_by_rows=frozenset({"CommitReservation", "ReleaseReservation", "ExtendReservation", "TimerDue"}),

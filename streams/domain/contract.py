@@ -89,6 +89,8 @@ class Settings(Struct, frozen=True, gc=False):
     """How long before its authorization ends an order that is not captured is held for people: a day (domain.md 2.3)."""
     shortage_window_s: int = 259_200
     """How long a customer may think about a shortage: 72 h (domain.md 2.2)."""
+    backorder_window_s: int = 2_592_000
+    """How long an order waits for units that are not there: 30 days."""
     claim_wait_s: int = 600
     """How long what a provider says of a payment that nobody knows waits for its order: ten minutes (domain.md 2.3)."""
     contended_wait_s: int = 1

@@ -96,8 +96,7 @@ def asked_to_reserve(turn: Turn, attempt: int, reservation_ids: tuple[str, ...],
     due_at = turn.at + settings.give_up_s * MICROS_PER_S
     more_s = settings.reservation_margin_s
     more_s += payment.window_s(settings, order)
-    if order.partial_policy == shortages.ASK:
-        more_s += settings.shortage_window_s
+    more_s += shortages.kept_s(settings, order)
     return StockAsked("reserve", attempt, reservation_ids, due_at, due_at + more_s * MICROS_PER_S)
 
 
@@ -189,11 +188,6 @@ def _faults_of_lines(command: PlaceOrder, settings: Settings) -> Iterator[Fault]
 
 def _faults_of_policy(command: PlaceOrder, policy: ChannelPolicy) -> Iterator[Fault]:
     """What the channel wants and these rules cannot keep: refused loudly rather than half done."""
-    partial_policy = command.partial_policy or policy.partial_policy
-    if partial_policy not in shortages.POLICIES:
-        yield Reason.POLICY_UNSUPPORTED, {"partial_policy": partial_policy, "possible": ", ".join(shortages.POLICIES)}
-    if command.must_accept or policy.must_accept:
-        yield Reason.POLICY_UNSUPPORTED, {"must_accept": "true", "possible": "false"}
     if policy.capacity != "unlimited":
         yield Reason.POLICY_UNSUPPORTED, {"capacity": policy.capacity, "possible": "unlimited"}
     for name, wanted in (("fraud", policy.fraud), ("qc", policy.qc), ("stock_buffer", policy.stock_buffer)):

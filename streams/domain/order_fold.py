@@ -17,6 +17,7 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusBuffered,
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
+    OrderBackordered,
     OrderCreated,
     OrderEdited,
     OrderEditFailed,
@@ -61,6 +62,7 @@ from orderflow.streams.domain.payment_records import (
 )
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.shortages import ASKED as SHORTAGE_ASKED
+from orderflow.streams.domain.shortages import BACKORDERED
 from orderflow.streams.domain.stock_answers import AWAITED, MORE, demand, latest, outcome_after
 
 Event = (
@@ -72,6 +74,7 @@ Event = (
     | OrderEditFailed
     | OrderLineCanceled
     | ShortageAsked
+    | OrderBackordered
     | OrderHoldPlaced
     | OrderHoldReleased
     | StockAsked
@@ -124,6 +127,8 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
             return _line_canceled(state, order, event)
         case ShortageAsked():
             return replace(state, order=replace(order, step=SHORTAGE_ASKED, due_at=event.due_at, asked_at=meta.occurred_at))
+        case OrderBackordered():
+            return replace(state, order=replace(order, step=BACKORDERED, due_at=event.due_at, asked_at=meta.occurred_at))
         case FulfillmentReduced():
             return _reduced(state, order, event)
         case FulfillmentStatusBuffered():

@@ -286,6 +286,13 @@ class ShortageAsked(Struct, frozen=True, gc=False):
     due_at: int | None = None
 
 
+class OrderBackordered(Struct, frozen=True, gc=False):
+    """The order waits for these units; without them it ends at `due_at`."""
+
+    shortages: tuple[Shortage, ...] = ()
+    due_at: int | None = None
+
+
 class OrderHoldPlaced(Struct, frozen=True, gc=False):
     """The order is stopped for this reason."""
 

@@ -41,6 +41,7 @@ from orderflow.streams.domain.order_records import (
     FulfillmentStatusBuffered,
     FulfillmentStatusChanged,
     FulfillmentStatusIgnored,
+    OrderBackordered,
     OrderCreated,
     OrderEdited,
     OrderEditFailed,
@@ -151,6 +152,7 @@ EVENTS = (
     OrderEditFailed,
     OrderLineCanceled,
     ShortageAsked,
+    OrderBackordered,
     OrderHoldPlaced,
     OrderHoldReleased,
     StockAsked,
@@ -317,7 +319,9 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
         case PaymentAuthorized():
             return (*payment.settled(event), *_concluded(state, True), *_claimed(state, event))
         case PaymentActionRequired():
-            return (*payment.settled(event), *_told_to_act(state), *_concluded(state, True), *_claimed(state, event))
+            return (*payment.settled(event), *_placed(state), *_concluded(state, True), *_claimed(state, event))
+        case OrderBackordered():
+            return tuple(_placed(state))
         case PaymentCaptured() | PaymentVoided() | PaymentRefunded() | PaymentCanceled() | PaymentFailed():
             return (*payment.settled(event), *_concluded(state, True))
         case FulfillmentStatusChanged():
@@ -363,8 +367,8 @@ def _concluded(state: State, moves: bool) -> tuple[Send, ...]:
     return (Send("orders", state.key, ConcludeAnswers()),)
 
 
-def _told_to_act(state: State) -> list[Settle]:
-    """The place has its answer: the order is there, and it is the buyer's turn."""
+def _placed(state: State) -> list[Settle]:
+    """The place has its answer before the order is confirmed: it is there, and waits for its buyer, or for units."""
     return (
         [Settle(command_id) for command_id in state.order.waiting[:1]] if state.order is not None and state.order.status is PENDING else []
     )

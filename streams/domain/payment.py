@@ -6,6 +6,7 @@ What is paid on delivery has no provider to ask: people say what happened (cod.p
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -444,17 +445,20 @@ def _result(
         return PaymentUnknown(*said)
     if outcome == REQUIRES_ACTION:
         return PaymentActionRequired(*said, action_url)
-    return DONE[attempt.operation](*said)
+    return _done(attempt.operation, said)
 
 
-DONE: Mapping[str, type[Result]] = {
-    AUTHORIZE: PaymentAuthorized,
-    CAPTURE: PaymentCaptured,
-    VOID: PaymentVoided,
-    REFUND: PaymentRefunded,
-    CANCEL: PaymentCanceled,
-}
-"""What says that the operation was done."""
+def _done(operation: str, said: tuple[Any, ...]) -> Result:
+    """What says that the operation was done."""
+    if operation == AUTHORIZE:
+        return PaymentAuthorized(*said)
+    if operation == CAPTURE:
+        return PaymentCaptured(*said)
+    if operation == CANCEL:
+        return PaymentCanceled(*said)
+    return PaymentVoided(*said) if operation == VOID else PaymentRefunded(*said)
+
+
 SAID: Mapping[type, str] = {PaymentFailed: DECLINED, PaymentUnknown: UNKNOWN, PaymentActionRequired: REQUIRES_ACTION}
 
 

@@ -29,7 +29,7 @@ from orderflow.streams.domain.order_status import (
 from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.payment_records import PaymentCanceled, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from orderflow.streams.domain.payment_rows import PaymentRow
-from orderflow.streams.domain.stock_answers import AWAITED, MORE
+from orderflow.streams.domain.stock_answers import AWAITED, MORE, QUEUED
 
 PLACE, EDIT, CANCEL, HANDOVER, PAYMENT = "place", "edit", "cancel", "handover", "payment"
 TYPES = (PLACE, EDIT, CANCEL, HANDOVER, PAYMENT)
@@ -122,9 +122,10 @@ def _since(order: OrderRow) -> int:
 
 
 def _owed_by_stock(state: State, order: OrderRow) -> tuple[str, ...]:
-    if not order.answers_open:
+    awaited = QUEUED if order.step == shortages.BACKORDERED else AWAITED.get(order.step)
+    if not order.answers_open and awaited != QUEUED:
         return ()
-    return tuple(f"stock {row.sku}" for row in state.stock_answer.values() if row.outcome == AWAITED.get(order.step))
+    return tuple(f"stock {row.sku}" for row in state.stock_answer.values() if row.outcome == awaited)
 
 
 def _owed_by_customer(order: OrderRow) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Shortages: what becomes of an order when stock has fewer units than it wants, by its partial policy (domain.md section 4, slot D34).
 
 Under `reject` it ends. Under the others each owner keeps what it has; when all have answered, the units that nobody has are canceled and
-the order goes on with the rest: at once under `ship_available`, when the customer says so under `ask`.
+the order goes on with the rest: at once under `ship_available`, when the customer says so under `ask`. Under `backorder`, and where the order
+must be accepted, the owner's reservation waits for what it has not got, and the order with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,31 +10,40 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from orderflow.streams.domain import order_lines, payment
-from orderflow.streams.domain.contract import MICROS_PER_S, Shortage, Turn
-from orderflow.streams.domain.order_records import AnswerShortage, OrderLineCanceled, ShortageAsked
+from orderflow.streams.domain.contract import MICROS_PER_S, Settings, Shortage, Turn
+from orderflow.streams.domain.order_records import AnswerShortage, OrderBackordered, OrderCreated, OrderLineCanceled, ShortageAsked
 from orderflow.streams.domain.order_rows import OrderLine, OrderRow, StockAnswerRow
 from orderflow.streams.domain.order_status import PENDING
 from orderflow.streams.domain.parts import units
 from orderflow.streams.domain.reasons import Reason
-from orderflow.streams.domain.stock_answers import is_whole
+from orderflow.streams.domain.stock_answers import QUEUED, is_whole
 
-SHIP_AVAILABLE, ASK = "ship_available", "ask"
-POLICIES = ("reject", SHIP_AVAILABLE, ASK)
-"""The partial policies these rules can keep."""
+SHIP_AVAILABLE, BACKORDER, ASK = "ship_available", "backorder", "ask"
 CANCEL = "cancel"
 CHOICES = (SHIP_AVAILABLE, CANCEL)
 """What a customer may answer."""
 SHORT = "SHORT"
-"""The hold of an order that waits for its customer."""
-ASKED = "shortage"
-"""The step of an order that waits for its customer."""
-WINDOW = "shortage_window"
-"""Kind of the timer that ends this wait."""
+"""The hold of an order that waits for its customer, or for units."""
+ASKED, BACKORDERED = "shortage", "backorder"
+"""The step of an order that waits for its customer; for units."""
+WINDOW, BACKORDER_WINDOW = "shortage_window", "backorder_window"
+"""Kinds of the timers that end these waits."""
 
 
 def takes_less(order: OrderRow) -> bool:
     """May an owner keep fewer units than the order wants?"""
     return order.partial_policy in (SHIP_AVAILABLE, ASK)
+
+
+def takes_backorder(order: OrderRow | OrderCreated) -> bool:
+    """May an owner's reservation wait for units?"""
+    return order.partial_policy == BACKORDER or order.must_accept
+
+
+def kept_s(settings: Settings, order: OrderRow | OrderCreated) -> int:
+    """How long an order may wait for its customer, or for units, while others keep what they have for it."""
+    asks_s = settings.shortage_window_s if order.partial_policy == ASK else 0
+    return asks_s + (settings.backorder_window_s if takes_backorder(order) else 0)
 
 
 def is_short(row: StockAnswerRow) -> bool:
@@ -70,14 +80,26 @@ def cut(order: OrderRow, rows: Iterable[StockAnswerRow]) -> tuple[tuple[OrderLin
 
 
 def asked(order: OrderRow, rows: Iterable[StockAnswerRow], turn: Turn) -> ShortageAsked:
-    """Ask the customer, for no longer than the units stay reserved with time left to pay."""
+    """Ask the customer."""
     found = tuple(rows)
+    short = listed(row for row in found if is_short(row))
+    return ShortageAsked(short, _until(order, found, turn.settings.shortage_window_s, 0, turn))
+
+
+def backordered(order: OrderRow, rows: Iterable[StockAnswerRow], turn: Turn) -> OrderBackordered:
+    """Wait for units, with the time left in which a customer may be asked about others."""
+    found = tuple(rows)
+    asks_s = turn.settings.shortage_window_s if order.partial_policy == ASK else 0
+    short = listed(row for row in found if row.outcome == QUEUED)
+    return OrderBackordered(short, _until(order, found, turn.settings.backorder_window_s, asks_s, turn))
+
+
+def _until(order: OrderRow, rows: Iterable[StockAnswerRow], window_s: int, later_s: int, turn: Turn) -> int:
+    """The end of a wait: never so late that a reservation could end before what comes after it, the payment at last."""
     settings = turn.settings
-    pays_s = payment.window_s(settings, order)
-    margin = (settings.reservation_margin_s + pays_s) * MICROS_PER_S
-    ends = (row.due_at - margin for row in found if row.due_at is not None and row.allocations)
-    due_at = min((turn.at + settings.shortage_window_s * MICROS_PER_S, *ends))
-    return ShortageAsked(listed(row for row in found if is_short(row)), due_at)
+    margin = (settings.reservation_margin_s + payment.window_s(settings, order) + later_s) * MICROS_PER_S
+    ends = (row.due_at - margin for row in rows if row.due_at is not None and (row.allocations or row.outcome == QUEUED))
+    return min((turn.at + window_s * MICROS_PER_S, *ends))
 
 
 def faults(order: OrderRow, command: AnswerShortage) -> Iterator[tuple[Reason, dict[str, str]]]:

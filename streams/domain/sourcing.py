@@ -15,6 +15,7 @@ from orderflow.streams.domain.order import asked_to_reserve, cancel_ended, cance
 from orderflow.streams.domain.order_records import (
     AnswerShortage,
     FulfillmentCreated,
+    OrderBackordered,
     OrderHoldPlaced,
     OrderHoldReleased,
     OrderLineCanceled,
@@ -46,7 +47,7 @@ from orderflow.streams.domain.parts import Holder, Money, units
 from orderflow.streams.domain.payment_fold import PAY
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import UnknownValue, refusal, untimely
-from orderflow.streams.domain.stock_answers import MORE, OUTCOMES, demand, is_whole, latest, live, outcome_after
+from orderflow.streams.domain.stock_answers import MORE, OUTCOMES, QUEUED, demand, is_whole, latest, live, outcome_after
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
 
 GIVE_UP = "give_up"
@@ -61,6 +62,7 @@ TIMERS = {
     MORE: GIVE_UP,
     "later": CONTENDED_RETRY,
     shortages.ASKED: shortages.WINDOW,
+    shortages.BACKORDERED: shortages.BACKORDER_WINDOW,
     PAY: payment.WINDOW,
     COMPLETE: AUTO_COMPLETE,
 }
@@ -71,6 +73,7 @@ Event = (
     | StockAsked
     | StockAnswerRecorded
     | OrderRejected
+    | OrderBackordered
     | OrderHoldPlaced
     | OrderHoldReleased
     | OrderLineCanceled
@@ -105,6 +108,8 @@ def record_answer(state: State, command: RecordStockAnswer) -> tuple[StockAnswer
     if state.order is None:
         return refusal(command, Reason.NOT_FOUND, reservation_id=command.reservation_id)
     row = state.stock_answer.get(answer_key(state.key, command.reservation_id))
+    if row is not None and row.reservation_id != command.reservation_id:
+        return ()  # about a reservation of somebody else, under this order's name
     unasked = row is None and command.outcome == "reserved"
     if not unasked and outcome_after(row, command) is None:
         return ()
@@ -159,7 +164,7 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
         return order_edits.go_on(state, order, turn)
     if order.status not in (PENDING, FAILED):
         return _after_commit(state, order, turn)
-    if order.step == "reserve":
+    if order.step in ("reserve", shortages.BACKORDERED):
         return _after_reserve(state, order, turn)
     if order.step == PAY:
         return _after_payment(state, order, turn)
@@ -171,19 +176,34 @@ def conclude(state: State, turn: Turn) -> tuple[Event, ...]:
 def _after_reserve(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     wanted = demand(order.lines)
     found = latest(state.stock_answer.values(), order.attempt)
-    failed = [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)]
+    queued = [row for row in found.values() if row.outcome == QUEUED]
+    failed = [row for row in found.values() if row.outcome != QUEUED and (row.outcome != "reserved" or not is_whole(row))]
     if failed and not (shortages.takes_less(order) and all(shortages.is_short(row) for row in failed)):
         return _after_refusal(state, order, turn, failed)
     for sku in wanted:
         if sku not in found:  # one after the other: its turn
             ids = (reservation_id(sku, state.key, order.attempt),)
             return (asked_to_reserve(turn, order.attempt, ids, order),)
+    if queued:
+        return _backordered(order, found, turn)
     if not shortages.granted(found.values()):
         return _after_refusal(state, order, turn, failed)
     if failed and order.partial_policy == shortages.ASK:
         asked = shortages.asked(order, found.values(), turn)
         return (asked, *holds.placed(order, shortages.SHORT, Reason.INSUFFICIENT_STOCK))
-    return _sourced(state, order, found, turn)
+    return (*_unheld(order, ""), *_sourced(state, order, found, turn))
+
+
+def _backordered(order: OrderRow, found: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
+    """Wait for units; a wait that is known already goes on."""
+    if order.step == shortages.BACKORDERED:
+        return ()
+    return (shortages.backordered(order, found.values(), turn), *holds.placed(order, shortages.SHORT, Reason.INSUFFICIENT_STOCK))
+
+
+def _unheld(order: OrderRow, reason: str) -> Iterator[OrderHoldReleased]:
+    """The shortage is over."""
+    return (OrderHoldReleased(hold.hold, reason) for hold in order.holds if hold.hold == shortages.SHORT)
 
 
 def _sourced(state: State, order: OrderRow, found: dict[str, StockAnswerRow], turn: Turn) -> tuple[Event, ...]:
@@ -212,8 +232,7 @@ def answer_shortage(state: State, command: AnswerShortage, turn: Turn) -> tuple[
     found = latest(state.stock_answer.values(), order.attempt)
     if not shortages.granted(found.values()):  # what there was is lost meanwhile
         return _ended(state, order, [row for row in found.values() if row.outcome != "reserved" or not is_whole(row)])
-    released = [OrderHoldReleased(hold.hold, command.choice) for hold in order.holds if hold.hold == shortages.SHORT]
-    return (*released, *_sourced(state, order, found, turn))
+    return (*_unheld(order, command.choice), *_sourced(state, order, found, turn))
 
 
 def _after_payment(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
@@ -348,9 +367,9 @@ def timer_due(state: State, command: TimerDue, turn: Turn) -> tuple[Event, ...]:
         return (status_changed(order, DELIVERED, COMPLETED, [row.status for row in state.fulfillment.values()]),)
     if order.step == PAY:
         return (*_released(state, order), status_changed(order, order.status, EXPIRED, (), Reason.METHOD_EXPIRED))
-    if order.step == shortages.ASKED:
+    if order.step in (shortages.ASKED, shortages.BACKORDERED):
         found = latest(state.stock_answer.values(), order.attempt)
-        return _ended(state, order, [row for row in found.values() if shortages.is_short(row)])
+        return _ended(state, order, [row for row in found.values() if shortages.is_short(row) or row.outcome == QUEUED])
     ids = live(state.stock_answer.values())
     return (StockAsked("release", order.attempt, ids),) if ids else _rejected(state, order, Reason.STEP_TIMED_OUT)
 
@@ -397,6 +416,7 @@ def _reserve(state: State, order: OrderRow, event: StockAsked, name: str) -> Res
         any(not line.location_id for line in lines),
         event.ask == "reserve" and shortages.takes_less(order),
         line_ids=tuple(line.line_id for line in lines),
+        backorder=event.ask == "reserve" and shortages.takes_backorder(order),
     )
 
 

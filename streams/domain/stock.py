@@ -1,13 +1,15 @@
 """Stock: who gets units of a sku, decided by the sku's one writer (domain.md 2.4).
 
 One row per sku with a cell per location, one row per reservation. on_hand moves only by receive, ship and adjust; reserving and
-committing never move it. A count or breakage is a fact: it takes units from reservations, and only on_hand below zero is refused.
+committing never move it. Who waits for units is served first (backorders.py). A count or breakage is a fact: it takes units from reservations, and only on_hand below zero is refused.
 """
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
-from orderflow.streams.domain import stock_fold, stock_movements
+from msgspec import Struct
+
+from orderflow.streams.domain import backorders, stock_fold, stock_movements
 from orderflow.streams.domain.cells import allocate, allowed, beyond
 from orderflow.streams.domain.contract import EventMeta, Get, Range, Refused, Send, Settle, Snapshot, TimerDue, Turn
 from orderflow.streams.domain.ids import is_id, parse_reservation, reservation_id
@@ -18,6 +20,8 @@ from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_records import (
     AdjustStock,
     AllocationLost,
+    BackorderAllocated,
+    BackorderQueued,
     Cell,
     CommitReservation,
     ExtendReservation,
@@ -39,11 +43,26 @@ from orderflow.streams.domain.stock_records import (
 from orderflow.streams.domain.stock_rows import ReservationRow, ReservationStatus, State, StockRow
 from orderflow.streams.domain.transitions import Transition, Transitions
 
+
+class ServeBackorders(Struct, frozen=True, gc=False):
+    """The sku's own follow-up when units may have become available: those who wait get them. Never on a log."""
+
+
 Command: TypeAlias = (
-    ReserveStock | ExtendReservation | CommitReservation | ReleaseReservation | ShipStock | ReceiveStock | AdjustStock | TimerDue
+    ReserveStock
+    | ExtendReservation
+    | CommitReservation
+    | ReleaseReservation
+    | ShipStock
+    | ReceiveStock
+    | AdjustStock
+    | TimerDue
+    | ServeBackorders
 )
 Event: TypeAlias = (
     StockReserved
+    | BackorderQueued
+    | BackorderAllocated
     | ReservationExtended
     | ReservationCommitted
     | ReservationReleased
@@ -67,6 +86,8 @@ COMMANDS = (
 )
 EVENTS = (
     StockReserved,
+    BackorderQueued,
+    BackorderAllocated,
     ReservationExtended,
     ReservationCommitted,
     ReservationReleased,
@@ -85,9 +106,9 @@ FULFILLED, RELEASED, EXPIRED = ReservationStatus.FULFILLED, ReservationStatus.RE
 TRANSITIONS = Transitions(
     "reservation",
     (
-        Transition("", ACTIVE, "ReserveStock"),
+        Transition("", ACTIVE, "ReserveStock, also one that waits for its units"),
         Transition("", RELEASED, "ReleaseReservation of an unknown id"),
-        Transition(ACTIVE, ACTIVE, "ExtendReservation"),
+        Transition(ACTIVE, ACTIVE, "ExtendReservation, or the units it waited for have come"),
         Transition(ACTIVE, COMMITTED, "CommitReservation"),
         Transition(ACTIVE, RELEASED, "ReleaseReservation, or all units lost"),
         Transition(ACTIVE, EXPIRED, "due time"),
@@ -103,6 +124,8 @@ ANSWERS: Mapping[ReservationStatus, str] = {
     EXPIRED: "expired",
 }
 """What an order is told about a reservation that stands like this."""
+QUEUED = "queued"
+"""What it is told about one that waits for its units."""
 
 EXTENSION_FACTOR_MAX = 2
 """An extended reservation lasts at most this many times its first duration (domain.md 2.4)."""
@@ -114,7 +137,9 @@ def due(row: ReservationRow) -> tuple[str, int] | None:
 
 
 DUE: Mapping[str, Callable[[ReservationRow], tuple[str, int] | None]] = {"reservation": due}
-INDEXES: Mapping[str, Mapping[str, Callable[[ReservationRow], str | None]]] = {"reservation": {"open": stock_movements.taking_order}}
+INDEXES: Mapping[str, Mapping[str, Callable[[ReservationRow], str | None]]] = {
+    "reservation": {"open": stock_movements.taking_order, "queue": backorders.queue_order}
+}
 
 
 def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
@@ -126,13 +151,15 @@ def reads(key: str, command: Command) -> tuple[Get | Range, ...]:
             return stock_movements.reads_to_adjust(key, command)
         case TimerDue():
             return (Get("stock", key), Get("reservation", command.entity_id))
+        case ServeBackorders():
+            return backorders.reads(key)
         case _:
             return (Get("stock", key), Get("reservation", command.reservation_id))
 
 
 def recall(state: State, command: Command) -> tuple[Send, ...] | None:
     """A command whose effect the reservation's row already shows is answered by that row."""
-    if isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue):
+    if isinstance(command, ReceiveStock | AdjustStock | ShipStock | TimerDue | ServeBackorders):
         return None
     row = state.reservation.get(command.reservation_id)
     if row is None:
@@ -142,10 +169,14 @@ def recall(state: State, command: Command) -> tuple[Send, ...] | None:
     elif isinstance(command, CommitReservation):
         done = row.status in (COMMITTED, FULFILLED)
     elif isinstance(command, ReleaseReservation):
-        done = row.status in (RELEASED, EXPIRED, FULFILLED) or not beyond(row.allocations, command.kept)
+        done = row.status in (RELEASED, EXPIRED, FULFILLED) or not (row.wanted or beyond(row.allocations, command.kept))
     else:
         return () if row.status is ACTIVE and row.due_at == command.due_at else None
-    return _answer(state, row, ANSWERS[row.status], units(row.allocations)) if done else None
+    return _answer(state, row, _word(row), units(row.allocations)) if done else None
+
+
+def _word(row: ReservationRow) -> str:
+    return QUEUED if row.wanted else ANSWERS[row.status]
 
 
 def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
@@ -167,21 +198,25 @@ def decide(state: State, command: Command, turn: Turn) -> tuple[Event, ...]:
             return stock_movements.adjust(state, command, turn)
         case TimerDue():
             return _expire(state, command)
+        case ServeBackorders():
+            return tuple(backorders.serve(state))
         case _:
             assert_never(command)
 
 
 def _reserve(state: State, command: ReserveStock, turn: Turn) -> tuple[Event, ...]:
-    """All units or none, or as many as there are where fewer will do. The first reason that holds is named; a shortage says whether open
-    reservations of others cause it.
+    """All units or none, or as many as there are where fewer will do, or wait for them. The first reason that holds is named; a shortage
+    says whether open reservations of others cause it.
     """
     stock = state.stock
     cells = allowed(stock.cells, command.preferred, command.allow_other) if stock else ()
     reason = _reserve_reason(state, command, turn)
-    available = sum(cell.available for cell in cells)
+    available = max(0, sum(cell.available for cell in cells) - backorders.ahead(cells))
     if reason is None:
         quantity = min(command.quantity, available) if command.allow_partial and available > 0 else command.quantity
-        allocations = allocate(cells, quantity, command.preferred)
+        allocations = allocate(cells, quantity, command.preferred) if quantity <= available else None
+        if allocations is None and command.backorder:
+            return (backorders.queued(command),)
         if allocations is not None:
             return (StockReserved(command.reservation_id, command.holder, quantity, allocations, command.due_at),)
         reason = Reason.INSUFFICIENT_STOCK
@@ -234,6 +269,8 @@ def _commit(state: State, command: CommitReservation) -> tuple[Event, ...]:
     closed = _closed(command, row)
     if closed is not None:
         return closed
+    if row.wanted:
+        return refusal(command, Reason.INSUFFICIENT_STOCK, reservation_id=command.reservation_id, wanted=str(row.wanted))
     kept = units(row.allocations)
     if command.quantity is not None and command.quantity != kept:
         reason = Reason.QUANTITY_EXCEEDED if command.quantity > kept else Reason.QUANTITY_INVALID
@@ -286,10 +323,12 @@ def evolve(state: State, event: Event, meta: EventMeta) -> State:
 
 
 def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, ...]:
-    """Every change of a reservation is told to the order it is for."""
+    """Every change of a reservation is told to the order it is for; units that become available go to those who wait."""
     match event:
-        case StockReserved():
+        case StockReserved() | BackorderAllocated():
             return _answer(state, event, "reserved", event.quantity)
+        case BackorderQueued():
+            return _answer(state, event, QUEUED, event.quantity)
         case StockRefused():
             answer = RecordStockAnswer(
                 event.reservation_id,
@@ -306,25 +345,31 @@ def react(state: State, event: Event, meta: EventMeta) -> tuple[Send | Settle, .
         case ReservationCommitted():
             return _answer(state, event, "committed", event.quantity)
         case ReservationReleased():
-            return _answer(state, event, "released", event.quantity, event.reason)
+            return (*_answer(state, event, "released", event.quantity, event.reason), *_served(state))
         case ReservationExpired():
-            return _answer(state, event, "expired", event.quantity)
+            return (*_answer(state, event, "expired", event.quantity), *_served(state))
         case AllocationLost():
             return _answer(state, event, "lost", event.quantity, event.reason)
         case StockShipped():
             return _answer(state, event, "shipped", event.quantity) + stock_movements.found_at_the_shelf(state, event)
         case Refused(command_type="CommitReservation"):
             row = state.reservation.get(event.detail.get("reservation_id", ""))
-            return _answer(state, row, ANSWERS[row.status], units(row.allocations)) if row else ()
-        case ReservationExtended() | MovementRecorded() | StockChanged() | Refused():
+            return _answer(state, row, _word(row), units(row.allocations)) if row else ()
+        case MovementRecorded():
+            return _served(state) if event.after > event.before else ()
+        case ReservationExtended() | StockChanged() | Refused():
             return ()
         case _:
             assert_never(event)
 
 
+def _served(state: State) -> tuple[Send, ...]:
+    return (Send("stock", state.key, ServeBackorders()),) if backorders.is_waited_for(state.stock) else ()
+
+
 def _answer(
     state: State,
-    about: ReservationRow | StockReserved | ReservationCommitted | ReservationReleased | ReservationExpired | AllocationLost | StockShipped,
+    about: ReservationRow | stock_fold.ReservationEvent,
     outcome: str,
     quantity: int,
     reason: str = "",
@@ -351,13 +396,15 @@ def violations(state: State) -> tuple[str, ...]:
     """What may never be true of a sku: a negative counter, units sold twice, a reservation that does not add up (I1, I2, I3)."""
     found = []
     for cell in state.stock.cells if state.stock else ():
-        if min(cell.on_hand, cell.allocated, cell.reserved, cell.damaged, cell.quality_control, cell.safety_stock) < 0:
+        if min(cell.on_hand, cell.allocated, cell.reserved, cell.damaged, cell.quality_control, cell.safety_stock, cell.backordered) < 0:
             found.append(f"a counter of {cell.location_id} is below zero: {cell}")
         if cell.available < 0:
             found.append(f"available at {cell.location_id} is {cell.available}")
     for row in state.reservation.values():
         if row.fulfilled + row.released + units(row.allocations) != row.quantity:
             found.append(f"units of {row.reservation_id} do not add up to {row.quantity}")
+        if row.wanted and row.allocations:
+            found.append(f"{row.reservation_id} waits for units and keeps some")
         if row.allocations and row.status not in (ACTIVE, COMMITTED):
             found.append(f"{row.reservation_id} is {row.status} and keeps units")
     return tuple(found)

@@ -11,7 +11,9 @@ MORE = "more"
 """The step of an order that asks for more units: an edit."""
 AWAITED: Mapping[str, str] = {"reserve": "asked", MORE: "asked", "commit": "committing", "release": "releasing"}
 """What the row of a reservation says while the owner has not answered this ask."""
-OUTCOMES = ("reserved", "refused", "committed", "released", "expired", "shipped", "lost")
+QUEUED = "queued"
+"""The owner has not got the units, and the reservation waits for them."""
+OUTCOMES = ("reserved", QUEUED, "refused", "committed", "released", "expired", "shipped", "lost")
 """What an owner may answer."""
 ENDED = frozenset({"refused", "released", "expired", "shipped", "lost"})
 """Outcomes after which a reservation keeps nothing."""
@@ -30,14 +32,16 @@ def demand(lines: Iterable[PlacedLine | OrderLine]) -> dict[str, int]:
 def outcome_after(row: StockAnswerRow | None, answer: RecordStockAnswer | StockAnswerRecorded) -> str | None:
     """The row's outcome after this answer; None when it is stale, repeated or about nothing that was asked.
 
-    Answers say what is kept from now on, which never grows again, so a repeat changes nothing.
+    Answers say what is kept from now on, which never grows again once it is granted, so a repeat changes nothing.
     """
     if row is None or row.outcome in ENDED:
         return None
     kept, left = units(row.allocations), units(answer.allocations)
     match answer.outcome:
-        case "reserved" if row.outcome == "asked":
+        case "reserved" if row.outcome in ("asked", QUEUED):
             return "reserved"
+        case "queued" if row.outcome == "asked":
+            return QUEUED
         case "reserved" if row.outcome == "releasing" and not kept and left:
             return "releasing"  # granted while the release was on its way
         case "refused" if row.outcome == "asked":

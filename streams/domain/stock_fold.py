@@ -9,6 +9,8 @@ from orderflow.streams.domain.contract import EventMeta, Refused
 from orderflow.streams.domain.parts import Qty, units
 from orderflow.streams.domain.stock_records import (
     AllocationLost,
+    BackorderAllocated,
+    BackorderQueued,
     MovementRecorded,
     ReservationCommitted,
     ReservationExpired,
@@ -24,7 +26,15 @@ from orderflow.streams.domain.stock_rows import ReservationRow, ReservationStatu
 ACTIVE, COMMITTED = ReservationStatus.ACTIVE, ReservationStatus.COMMITTED
 
 ReservationEvent = (
-    StockReserved | ReservationExtended | ReservationCommitted | ReservationReleased | ReservationExpired | StockShipped | AllocationLost
+    StockReserved
+    | BackorderQueued
+    | BackorderAllocated
+    | ReservationExtended
+    | ReservationCommitted
+    | ReservationReleased
+    | ReservationExpired
+    | StockShipped
+    | AllocationLost
 )
 
 
@@ -40,8 +50,13 @@ def evolve(state: State, event: ReservationEvent | StockRefused | MovementRecord
     if row.status not in (ACTIVE, COMMITTED):
         return state
     match event:
-        case StockReserved():
+        case StockReserved() | BackorderQueued():
             return state
+        case BackorderAllocated():
+            if not row.wanted:
+                return state
+            cells = shifted(_waited_for(state, row), event.allocations, reserved=1)
+            return _with(state, replace(row, quantity=row.wanted, wanted=0, allocations=event.allocations), cells)
         case ReservationExtended():
             return _with(state, replace(row, due_at=event.due_at)) if row.status is ACTIVE else state
         case ReservationCommitted():
@@ -55,13 +70,31 @@ def evolve(state: State, event: ReservationEvent | StockRefused | MovementRecord
             return _with(state, _less(left, event.allocations, ReservationStatus.RELEASED), cells)
         case ReservationReleased() | AllocationLost() | ReservationExpired():
             end = ReservationStatus.EXPIRED if isinstance(event, ReservationExpired) else ReservationStatus.RELEASED
-            cells = shifted(_cells(state), event.allocations, **_counter(row))
-            left = replace(row, released=row.released + units(event.allocations))
+            cells = shifted(_waited_for(state, row), event.allocations, **_counter(row))
+            left = replace(row, wanted=0, released=row.released + units(event.allocations))
             return _with(state, _less(left, event.allocations, end), cells)
 
 
 def _begun(state: State, event: ReservationEvent, meta: EventMeta) -> State:
-    """The first event of a reservation: it was made, or released before it could be."""
+    """The first event of a reservation: it was made, or waits for its units, or was released before it could be."""
+    if isinstance(event, BackorderQueued):
+        row = ReservationRow(
+            event.reservation_id,
+            state.key,
+            event.holder,
+            ACTIVE,
+            0,
+            due_at=event.due_at,
+            created_at=meta.occurred_at,
+            original_due_at=event.due_at,
+            wanted=event.quantity,
+            priority=event.priority,
+            preferred=event.preferred,
+            allow_other=event.allow_other,
+            waits_since=meta.sequence,
+            waits_in=event.preferred[0] if event.preferred else _cells(state)[0].location_id,
+        )
+        return _with(state, row, _waits(_cells(state), row, row.wanted))
     if isinstance(event, StockReserved):
         row = ReservationRow(
             event.reservation_id,
@@ -79,6 +112,17 @@ def _begun(state: State, event: ReservationEvent, meta: EventMeta) -> State:
         row = ReservationRow(event.reservation_id, state.key, event.holder, ReservationStatus.RELEASED, 0, created_at=meta.occurred_at)
         return _with(state, row)
     return state
+
+
+def _waits(cells: Cells, row: ReservationRow, units: int) -> Cells:
+    """So many more units are waited for, or fewer below zero."""
+    cell = cell_at(cells, row.waits_in)
+    return with_cell(cells, replace(cell, backordered=cell.backordered + units))
+
+
+def _waited_for(state: State, row: ReservationRow) -> Cells:
+    """The cells when this reservation waits no more."""
+    return _waits(_cells(state), row, -row.wanted) if row.wanted else _cells(state)
 
 
 def _counter(row: ReservationRow) -> Mapping[str, int]:

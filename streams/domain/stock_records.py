@@ -9,7 +9,9 @@ from orderflow.streams.domain.parts import Holder, Money, Qty
 
 
 class ReserveStock(Struct, frozen=True, gc=False):
-    """Keep units for an order until `due_at`: all of them or none, or what there is if `allow_partial`. Locations outside `preferred` only if `allow_other`."""
+    """Keep units for an order until `due_at`: all of them or none, or what there is if `allow_partial`; wait for them until then if `backorder`.
+    Locations outside `preferred` only if `allow_other`.
+    """
 
     reservation_id: str
     holder: Holder
@@ -20,6 +22,7 @@ class ReserveStock(Struct, frozen=True, gc=False):
     allow_partial: bool = False
     priority: int = 0
     line_ids: tuple[str, ...] = ()
+    backorder: bool = False
 
 
 class ExtendReservation(Struct, frozen=True, gc=False):
@@ -96,6 +99,18 @@ class _ReservationEvent(Struct, frozen=True, gc=False):
 
 class StockReserved(_ReservationEvent, frozen=True):
     """Units are kept for an order until `due_at`."""
+
+
+class BackorderQueued(_ReservationEvent, frozen=True):
+    """`quantity` units are not there: the reservation waits for them until `due_at`."""
+
+    priority: int = 0
+    preferred: tuple[str, ...] = ()
+    allow_other: bool = True
+
+
+class BackorderAllocated(_ReservationEvent, frozen=True):
+    """The units that a reservation waited for have come, and are kept for its order until `due_at`."""
 
 
 class ReservationExtended(_ReservationEvent, frozen=True):

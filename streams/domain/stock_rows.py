@@ -53,7 +53,9 @@ class StockRow(Struct, frozen=True, gc=False):
 
 
 class ReservationRow(Struct, frozen=True, gc=False):
-    """Units kept for an order: `quantity` were asked, `allocations` are still kept, the others are fulfilled or released."""
+    """Units kept for an order: `quantity` were asked, `allocations` are still kept, the others are fulfilled or released. One that waits
+    keeps none: `wanted` are to come, from where the other fields say, and counted at `waits_in`; it waits since this event of its sku.
+    """
 
     reservation_id: str
     sku: str
@@ -66,6 +68,12 @@ class ReservationRow(Struct, frozen=True, gc=False):
     due_at: int | None = None
     created_at: int = 0
     original_due_at: int | None = None
+    wanted: int = 0
+    priority: int = 0
+    preferred: tuple[str, ...] = ()
+    allow_other: bool = True
+    waits_in: str = ""
+    waits_since: int = 0
 
 
 class State(Struct, frozen=True, gc=False):

@@ -185,7 +185,7 @@ async def _rejected(rig: Rig, order_id: str, reason: str) -> None:
 REFUSED = [
     ("orders", "a channel nobody set", ORDERS, {"channel": "nowhere"}, 422, "UNKNOWN_CHANNEL"),
     ("orders", "a location nobody knows", ORDERS, {"location_id": "mars"}, 422, "UNKNOWN_LOCATION"),
-    ("orders", "a policy that cannot be kept", ORDERS, {"partial_policy": "backorder"}, 422, "POLICY_UNSUPPORTED"),
+    ("orders", "a payment method that its channel does not take", ORDERS, {"payment_method": "wallet"}, 422, "PAYMENT_METHOD_INELIGIBLE"),
     ("orders", "a cancel of nothing", ORDERS + "/{key}/cancel", {}, 404, "NOT_FOUND"),
     ("orders", "a status of nothing", "/api/v1/fulfillment/{key}/status", {"status": "picking"}, 404, "NOT_FOUND"),
     ("orders", "a delivery of nothing", ORDERS + "/{key}/delivery", {}, 404, "NOT_FOUND"),

@@ -249,12 +249,12 @@ class Shop:
         random = Random(f"partial {self.edge.seed} {number}")
         if random.random() >= self.edge.load.partial:
             return command
-        policy = random.choice(("ship_available", "ask"))
+        policy = random.choice(("ship_available", "ask", "backorder"))
         if policy == "ask" and random.random() < 0.7:
             choice = random.choice(("ship_available", "ship_available", "cancel"))
             self.edge.post("orders", order, AnswerShortage(choice), f"a-{number}", None, at + random.randrange(6_000_000))
         lines = tuple(replace(line, quantity=line.quantity * random.choice((1, 2, 4))) for line in command.lines)
-        return replace(command, partial_policy=policy, lines=lines)
+        return replace(command, partial_policy=policy, must_accept=random.random() < 0.1, lines=lines)
 
     def _hold(self, order: str, number: int, at: int) -> None:
         """Somebody has doubts for a moment, or for longer than anybody looks."""

@@ -23,6 +23,7 @@ SETTLE_US = 7_200_000_000
 so much."""
 
 COMPLETE_AFTER_S, SHORTAGE_WINDOW_S, CLAIM_WAIT_S, COD_WINDOW_S, PAYMENT_WINDOW_S = 20, 15, 10, 30, 30
+BACKORDER_WINDOW_S = 25
 """A simulated week, how long a simulated customer may think, how long what names no order waits for one, and a simulated day."""
 
 
@@ -110,6 +111,7 @@ def _rules(locations: tuple[str, ...]) -> Settings:
         locations=locations,
         complete_after_s=COMPLETE_AFTER_S,
         shortage_window_s=SHORTAGE_WINDOW_S,
+        backorder_window_s=BACKORDER_WINDOW_S,
         claim_wait_s=CLAIM_WAIT_S,
         cod_window_s=COD_WINDOW_S,
         payment_window_s=PAYMENT_WINDOW_S,

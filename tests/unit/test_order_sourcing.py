@@ -203,6 +203,15 @@ def test_an_answer_without_an_order_is_refused() -> None:
     assert Log("orders", "o1").when(answer("reserved")).refused.reason == Reason.NOT_FOUND
 
 
+def test_an_answer_about_the_reservation_of_another_order_is_nothing() -> None:
+    """Somebody asked for units under this order's name: its own reservation stands."""
+    log = placed()
+    other = replace(answer("refused", "A"), reservation_id="A~o2~1")
+    assert not log.when(other).events and log.rows.order.answers_open == 1
+    log.when(answer("reserved", "A"))
+    assert log.rows.order.status == "PROCESSING"
+
+
 def test_an_outcome_of_a_later_version_is_parked() -> None:
     with pytest.raises(UnknownValue):
         placed().when(answer("teleported"))
@@ -211,6 +220,8 @@ def test_an_outcome_of_a_later_version_is_parked() -> None:
 KEPT, LESS = (Qty("main", "", 5),), (Qty("main", "", 3),)
 AFTER: dict[tuple[str, str], str] = {
     ("asked", "reserved"): "reserved",
+    ("asked", "queued"): "queued",
+    ("queued", "reserved"): "reserved",
     ("asked", "refused"): "refused",
     ("committing", "committed"): "committed",
     ("reserved", "committed"): "committed",
@@ -218,10 +229,10 @@ AFTER: dict[tuple[str, str], str] = {
 """(row, answer that keeps all) -> row. Answers that keep nothing end every open row; ones that keep less leave its outcome."""
 
 
-@pytest.mark.parametrize("row", ["asked", "reserved", "committing", "committed", "releasing", *sorted(ENDED)])
+@pytest.mark.parametrize("row", ["asked", "queued", "reserved", "committing", "committed", "releasing", *sorted(ENDED)])
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_pair_of_stock_answer_row_and_answer(row: str, outcome: str) -> None:
-    known = StockAnswerRow("A~o1~1", "A", row, 5, () if row in ("asked", *ENDED) else KEPT)
+    known = StockAnswerRow("A~o1~1", "A", row, 5, () if row in ("asked", "queued", *ENDED) else KEPT)
     whole, less, none = (outcome_after(known, RecordStockAnswer("A~o1~1", "A", outcome, 5, left)) for left in (KEPT, LESS, ()))
     if row in ENDED:
         assert (whole, less, none) == (None, None, None)
@@ -229,7 +240,7 @@ def test_every_pair_of_stock_answer_row_and_answer(row: str, outcome: str) -> No
     assert whole == AFTER.get((row, outcome))
     if outcome in ("released", "expired", "shipped", "lost"):
         assert none == outcome
-        assert less == (row if row != "asked" and outcome != "expired" else None)
+        assert less == (row if row not in ("asked", "queued") and outcome != "expired" else None)
 
 
 def test_a_grant_while_the_release_is_on_its_way_is_noted() -> None:
