@@ -4,7 +4,7 @@ Pure: `differences` says all that is to be said of two books that were read at t
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -77,7 +77,7 @@ def _of_payment(payment: "PaymentSnapshot", rows: Iterable[Row]) -> Iterator[Dif
             yield _unasked(row)
         else:
             known[place] = row
-    told = set()
+    told = set[str]()
     for attempt in payment.attempts:
         for number in range(1, attempt.operation_no + 1):
             row_there = known.get((attempt.attempt_id, number))
@@ -120,19 +120,17 @@ def _of_operation(payment_id: str, attempt: "PaymentSnapshotAttempt", number: in
         yield _difference(OUTCOME, payment_id, row.key, attempt.outcome, row.outcome)
 
 
-def _sums(payment: "PaymentSnapshot", rows: Iterable[Row], told: Collection[str]) -> Iterator[Difference]:
+def _sums(payment: "PaymentSnapshot", rows: Iterable[Row], told: Set[str]) -> Iterator[Difference]:
     """What was moved in all, of the operations about which nothing was said yet."""
-    moved = dict.fromkeys(COUNTERS, 0)
+    moved = dict.fromkeys(COUNTERS.values(), 0)
     for row in rows:
-        if row.outcome == "succeeded":
-            moved[row.operation] = moved.get(row.operation, 0) + row.amount_minor
-    for operation, counter in COUNTERS.items():
-        here = getattr(payment.ledger, counter)
-        if operation not in told and moved[operation] != here:
-            key = f"{payment.payment_id} {operation}"
-            yield _difference(
-                AMOUNT, payment.payment_id, key, f"{here}{payment.ledger.currency}", f"{moved[operation]}{payment.ledger.currency}"
-            )
+        if row.outcome == "succeeded" and row.operation in COUNTERS:
+            moved[COUNTERS[row.operation]] += row.amount_minor
+    for counter, there in moved.items():
+        here, currency = getattr(payment.ledger, counter), payment.ledger.currency
+        named = [operation for operation, moves in COUNTERS.items() if moves == counter]
+        if here != there and told.isdisjoint(named):
+            yield _difference(AMOUNT, payment.payment_id, f"{payment.payment_id} {named[0]}", f"{here}{currency}", f"{there}{currency}")
 
 
 def _unasked(row: Row) -> Difference:

@@ -258,10 +258,10 @@ def edit(
     \b
     Exit codes:
       0   the order has these quantities
-      1   refused: a shortage, picking has begun, no such order or line
+      1   refused: a shortage, its money declined, picking has begun, no such order or line
       2   wrong usage
       69  the edge does not answer
-      75  accepted, stock has not answered yet: repeat with the same --key, or read the order
+      75  accepted, stock or the provider has not answered yet: repeat with the same --key, or read the order
     """
     body: dict[str, Any] = {"lines": [parse_line(text) for text in lines]}
     answer = ask(url, "PUT", f"{PATH}/{order_id}", body={**body, "reason": reason} if reason else body, key=key)

@@ -140,7 +140,7 @@ async def list_orders(call: Call) -> web.StreamResponse:
 
 
 async def edit_order(call: Call) -> web.StreamResponse:
-    """200 with the order as it is then; 202 while more units are asked for."""
+    """200 with the order as it is then; 202 while more units, or their money, are asked for."""
     order_id = call.id("id")
     body = await call.body(EditBody)
     command = EditOrder(tuple(LineQuantity(line.line_id, line.quantity) for line in body.lines), body.reason)
@@ -286,7 +286,7 @@ ROUTES = (
         "orders",
         {200: OrderView, 202: AcceptedView},
         body=EditBody,
-        problems=(*REFUSED, 504),
+        problems=(400, 402, *REFUSED[1:], 504),
     ),
     Route(
         "POST",

@@ -316,7 +316,7 @@ _STOCK_OUTCOMES = ("reserved", "queued", "refused", "committed", "released", "ex
 _PAYMENT_TERMS = ("invoice", "prepaid", "cod")
 _PAYMENT_METHODS = ("card", "wallet", "installment", "bank_transfer")
 _PARTIAL_POLICIES = ("reject", "ship_available", "backorder", "ask")
-_OPERATIONS = ("authorize", "capture", "void", "refund", "cancel")
+_OPERATIONS = ("authorize", "capture", "void", "refund", "cancel", "increase")
 _RESULTS = (
     *("PaymentAuthorized", "PaymentCaptured", "PaymentVoided", "PaymentRefunded", "PaymentCanceled"),
     *("PaymentFailed", "PaymentUnknown", "PaymentActionRequired"),

@@ -18,6 +18,9 @@ OUTCOMES = {
     "PaymentRefunded": "refund",
     "PaymentCanceled": CANCEL,
 }
+INCREASE = "increase"
+"""More of an authorization, for an order that becomes more: how much more is looked at when it has."""
+MOST = 2**63
 OPEN = ("PaymentUnknown", "PaymentActionRequired")
 """Answers after which the operation is still under way."""
 ENDED = ("REJECTED", "CANCELED", "EXPIRED", "SHIPPED", "DELIVERED", "COMPLETED")
@@ -73,6 +76,9 @@ class Payment:
             self.total += event.money_delta.amount_minor if event.money_delta else 0
             changes = {line.line_id: line.quantity_delta for line in event.delta}
             self.values = {line: (price, units + changes.get(line, 0)) for line, (price, units) in self.values.items()}
+            self.wanted = {line: units + changes.get(line, 0) for line, units in self.wanted.items()}
+            if self.exists and self.moved["authorize"] - self.moved["void"] < self._worth(self.wanted):
+                yield f"edited to goods worth {self._worth(self.wanted)}, {self.moved['authorize']} are authorized"
         elif name == "PaymentRequested":
             yield from self._asked(event)
         elif name in OUTCOMES or name in OPEN or name == "PaymentFailed":
@@ -104,7 +110,7 @@ class Payment:
         goods = self._worth(self.wanted)
         back = 0 if self.disputes else max(0, self.moved["capture"] - self.moved["refund"] - self.lost)
         asked = self.open.amount.amount_minor if self.open else 0
-        most = {"authorize": goods, "refund": back, CANCEL: asked}.get(event.operation, self.left)
+        most = {"authorize": goods, "refund": back, CANCEL: asked, INCREASE: MOST}.get(event.operation, self.left)
         if not 0 < amount <= most or (event.operation in ("authorize", CANCEL) and amount != most):
             yield f"{event.operation} of {amount} where {most} is possible"
         self.open, self.at_buyer = event, False
@@ -118,13 +124,14 @@ class Payment:
         if name not in OPEN:
             self.open = None
         if name in OUTCOMES:
-            if OUTCOMES[name] != event.operation:
+            moved = "authorize" if event.operation == INCREASE else event.operation
+            if OUTCOMES[name] != moved:
                 yield f"{name} answers {event.operation}"
-            if event.operation != CANCEL:
-                self.moved[event.operation] += event.amount.amount_minor
+            if moved != CANCEL:
+                self.moved[moved] += event.amount.amount_minor
         told = {operation: getattr(event.totals, counter) for operation, counter in COUNTERS.items()}
         pending = {operation: getattr(event.totals, f"{counter}_pending") for operation, counter in COUNTERS.items()}
-        under_way = "authorize" if asked.operation == CANCEL else asked.operation
+        under_way = "authorize" if asked.operation in (CANCEL, INCREASE) else asked.operation
         waits = {operation: asked.amount.amount_minor if self.open and operation == under_way else 0 for operation in COUNTERS}
         if told != self.moved or pending != waits:
             yield f"{name} says {told} and {pending} pending, counted are {self.moved} and {waits}"

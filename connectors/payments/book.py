@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-OPERATIONS = ("authorize", "capture", "void", "refund", "cancel")
+OPERATIONS = ("authorize", "capture", "void", "refund", "cancel", "increase")
 AT_BUYER = "requires_action"
 """What became of an authorization so far: its buyer has to act."""
 VALID_US = 7 * 24 * 3600 * 1_000_000
@@ -46,7 +46,7 @@ class Behaviour(Struct, frozen=True):
 
 
 BEHAVIOUR: Mapping[int, Behaviour] = {
-    2: Behaviour(("authorize",), "insufficient_funds", meaning="the authorization is declined"),
+    2: Behaviour(("authorize", "increase"), "insufficient_funds", meaning="the authorization is declined, or more of it"),
     3: Behaviour(("capture",), "expired_card", meaning="the capture is declined"),
     4: Behaviour(("refund",), "refund_refused", meaning="the refund is declined"),
     5: Behaviour(
@@ -250,5 +250,8 @@ class Book:
             done[row["operation"]] = row["sum"]
         if operation == "cancel":
             return "already_captured" if done["capture"] else ""
+        if operation == "increase":
+            return "" if done["authorize"] > done["void"] else "nothing_authorized"
+        done["authorize"] += done["increase"]
         left = done["capture"] - done["refund"] if operation == "refund" else done["authorize"] - done["capture"] - done["void"]
         return "amount_exceeds" if amount > left else ""

@@ -111,6 +111,10 @@ class PayPalProvider:
             made = await self._get(f"/v2/payments/captures/{quote(made['id'])}")
         return _final(operation, made)
 
+    async def _increase(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
+        """PayPal authorizes an order once, for what its buyer has approved."""
+        return declined(operation, "increase_unsupported")
+
     async def _void(self, operation: Operation, amount: Mapping[str, str]) -> Outcome:
         await self._release(operation.provider_ref, operation.key)
         return Outcome(True, operation.provider_ref, operation.amount_minor, operation.currency)

@@ -9,7 +9,7 @@ class Operation(Struct, frozen=True):
     """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one:
     of an authorization, since the buyer was sent to act. `method` is what kind of payment it is, `method_ref` the buyer's payment method as the provider names it.
 
-    A cancel ends an authorization that waits for its buyer: it succeeds when nothing of it is, or will be, authorized.
+    An increase is more of the same authorization, which then holds that much more. A cancel ends an authorization that waits for its buyer: it succeeds when nothing of it is, or will be, authorized.
     """
 
     key: str

@@ -98,6 +98,7 @@ class StripeProvider:
             "payment_method": operation.method_ref,
             "payment_method_types[0]": "card",
             "payment_method_options[card][request_multicapture]": "if_available",
+            "payment_method_options[card][request_incremental_authorization]": "if_available",
             "capture_method": "manual",
             "confirm": "true",
             "expand[0]": "latest_charge",
@@ -121,6 +122,14 @@ class StripeProvider:
             form["final_capture"] = "false"
         done = await self._post(f"{_path(operation)}/capture", operation.key, form)
         return Outcome(True, done["id"], operation.amount_minor, done["currency"].upper())
+
+    async def _increase(self, operation: Operation, amount: int) -> Outcome:
+        """Stripe is told the new total. That it was done before shows in the intent, which then carries this operation's key."""
+        intent = await self._get(_path(operation), {})
+        if (intent.get("metadata") or {}).get("orderflow_key") != operation.key:
+            form = {"amount": str(intent["amount"] + amount), **_metadata(operation)}
+            intent = await self._post(f"{_path(operation)}/increment_authorization", operation.key, form)
+        return Outcome(True, intent["id"], operation.amount_minor, intent["currency"].upper())
 
     async def _void(self, operation: Operation, amount: int) -> Outcome:
         """What is not captured; of a card that is captured once, Stripe has released it with that capture."""

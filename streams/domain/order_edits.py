@@ -1,14 +1,15 @@
 """Editing an order: other quantities of its lines, until a warehouse begins to pick (domain.md 2.2, slot D35).
 
-Only the difference moves. More units are asked of their owners first, all of them or none; then the order changes in one step: fewer units
-come off their fulfillments, more become fulfillments of their own. Until then, and when it is refused, the order is as it was.
+Only the difference moves. More units are asked of their owners first, all of them or none, then more money of the provider; then the order
+changes in one step: fewer units come off their fulfillments, more become fulfillments of their own. Until then, and when it is refused, the
+order is as it was.
 """
 
 from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from orderflow.streams.domain import fulfillment, money, order_lines, reasons
+from orderflow.streams.domain import fulfillment, money, order_lines, payment, reasons
 from orderflow.streams.domain.contract import MICROS_PER_S, Refused, Shortage, Turn
 from orderflow.streams.domain.fulfillment_steps import CANCELED, PICKING, RANKS
 from orderflow.streams.domain.ids import parse_reservation, reservation_id
@@ -26,6 +27,7 @@ from orderflow.streams.domain.order_records import (
 from orderflow.streams.domain.order_rows import OrderLine, OrderRow, State, StockAnswerRow
 from orderflow.streams.domain.order_status import COMPLETED, CONFIRMED, DELIVERED, FAILED, PENDING, PROCESSING, SHIPPED
 from orderflow.streams.domain.parts import Money
+from orderflow.streams.domain.payment_fold import MORE_MONEY
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.refusals import refusal, untimely
 from orderflow.streams.domain.stock_answers import MORE, demand, is_whole, live
@@ -33,7 +35,16 @@ from orderflow.streams.domain.stock_answers import MORE, demand, is_whole, live
 GOING = frozenset({PENDING, FAILED, CONFIRMED, PROCESSING})
 ANSWERS_MAX = 500
 """An order that has asked for stock so often is not edited any more."""
-Event = OrderEditRequested | OrderEdited | OrderEditFailed | StockAsked | FulfillmentCreated | FulfillmentStatusChanged | order_lines.Event
+Event = (
+    OrderEditRequested
+    | OrderEdited
+    | OrderEditFailed
+    | StockAsked
+    | FulfillmentCreated
+    | FulfillmentStatusChanged
+    | order_lines.Event
+    | payment.Event
+)
 
 
 def edit(state: State, command: EditOrder, turn: Turn) -> tuple[OrderEditRequested | Refused, ...]:
@@ -99,9 +110,6 @@ def _faults(state: State, order: OrderRow, lines: tuple[LineQuantity, ...], turn
     begun = [row.fulfillment_id for row in going if RANKS.get(row.status, RANKS[PICKING]) >= RANKS[PICKING]]
     if begun:
         yield Reason.EDIT_NOT_ALLOWED, {"picking": ", ".join(begun)}
-    delta = _money_delta(order, edited)
-    if state.payment is not None and delta is not None and delta.amount_minor > 0:
-        yield Reason.EDIT_NOT_ALLOWED, {"payment_terms": order.payment_terms, "possible": "not more than was authorized"}
     if len(state.stock_answer) > ANSWERS_MAX:
         yield Reason.EDIT_NOT_ALLOWED, {"edits": "too many"}
     for line in edited:
@@ -122,7 +130,7 @@ def _money_delta(order: OrderRow, edited: tuple[OrderLine, ...]) -> Money | None
 def go_on(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
     """No answer is open: ask for more units, or change the order, or leave it as it was."""
     assert order.edit is not None, "only an edit goes on"
-    found = _rows(state, order) if order.step == MORE else []
+    found = _rows(state, order) if order.step in (MORE, MORE_MONEY) else []
     failed = [row for row in found if row.outcome != "reserved" or not is_whole(row)]
     if failed:
         named = reasons.first([row.reason or Reason.INSUFFICIENT_STOCK for row in failed])
@@ -135,7 +143,14 @@ def go_on(state: State, order: OrderRow, turn: Turn) -> tuple[Event, ...]:
         due_at = turn.at + turn.settings.give_up_s * MICROS_PER_S
         ids = tuple(reservation_id(sku, state.key, attempt) for sku in more)
         return (StockAsked(MORE, attempt, ids, due_at, due_at + turn.settings.reservation_margin_s * MICROS_PER_S),)
-    return _applied(state, order, {row.sku: row for row in found})
+    missing = payment.missing(state.payment, replace(order, lines=_edited(order, _changes(order, order.edit.lines))))
+    if state.payment is None or missing <= 0:
+        return _applied(state, order, {row.sku: row for row in found})
+    if payment.is_open(state.payment):
+        return ()  # its outcome, or that of another operation, comes back here
+    if order.step == MORE_MONEY:
+        return _refused(state, order, Reason.PAYMENT_DECLINED)
+    return payment.increase(state.key, state.payment, missing)
 
 
 def _more(order: OrderRow) -> tuple[OrderLine, ...]:
@@ -167,7 +182,7 @@ def _applied(state: State, order: OrderRow, granted: dict[str, StockAnswerRow]) 
 def _refused(state: State, order: OrderRow, reason: str, shortages: tuple[Shortage, ...] = ()) -> tuple[Event, ...]:
     """The order stays as it was; what was granted for the edit goes back."""
     assert order.edit is not None, "only an edit is refused"
-    granted = live(_rows(state, order)) if order.step == MORE else ()
+    granted = live(_rows(state, order)) if order.step in (MORE, MORE_MONEY) else ()
     release = (StockAsked("release", order.attempt, granted),) if granted else ()
     return (OrderEditFailed(reason, shortages, order.edit.command_id), *release)
 
@@ -184,4 +199,4 @@ def ended(order: OrderRow, reason: str) -> tuple[OrderEditFailed, ...]:
 
 def asks_for(order: OrderRow, attempt: int) -> bool:
     """Are grants of this attempt for an edit that is under way?"""
-    return order.edit is not None and order.step == MORE and attempt == order.attempt
+    return order.edit is not None and order.step in (MORE, MORE_MONEY) and attempt == order.attempt

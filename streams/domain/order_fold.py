@@ -45,7 +45,7 @@ from orderflow.streams.domain.order_rows import (
 )
 from orderflow.streams.domain.order_status import COMPLETE, SYSTEM
 from orderflow.streams.domain.payment import is_settled
-from orderflow.streams.domain.payment_fold import PaymentEvent, disputed, requested, resulted
+from orderflow.streams.domain.payment_fold import MORE_MONEY, PaymentEvent, disputed, requested, resulted
 from orderflow.streams.domain.payment_records import (
     DisputeClosed,
     DisputeOpened,
@@ -262,7 +262,7 @@ def _edited(state: State, order: OrderRow, event: OrderEdited) -> State:
 
 def _rested(order: OrderRow) -> OrderRow:
     """Without its edit, for which it waits no more."""
-    return replace(order, edit=None, step="", due_at=None) if order.step == MORE else replace(order, edit=None)
+    return replace(order, edit=None, step="", due_at=None) if order.step in (MORE, MORE_MONEY) else replace(order, edit=None)
 
 
 def _answered(state: State, order: OrderRow, event: StockAnswerRecorded) -> State:

@@ -58,8 +58,8 @@ PREPAID, COD = "prepaid", "cod"
 """The payment terms under which an order waits for a yes to its money: its provider's, or for cash on delivery that of people."""
 TERMS = frozenset({PREPAID, COD})
 CARD, WALLET, INSTALLMENT, BANK_TRANSFER = PAYMENT_METHODS
-AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL = "authorize", "capture", "void", "refund", "cancel"
-OPERATIONS = (AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL)
+AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL, INCREASE = "authorize", "capture", "void", "refund", "cancel", "increase"
+OPERATIONS = (AUTHORIZE, CAPTURE, VOID, REFUND, CANCEL, INCREASE)
 BACK = frozenset({VOID, REFUND, CANCEL})
 """The compensations: money goes back, or is not taken any more."""
 REQUESTED, SUCCEEDED, DECLINED, UNKNOWN, REQUIRES_ACTION = "requested", "succeeded", "declined", "unknown", "requires_action"
@@ -163,6 +163,16 @@ def _next(row: PaymentRow, operation: str, amount: int, command_id: str = "") ->
         None,
         command_id,
     )
+
+
+def missing(row: PaymentRow | None, order: OrderRow) -> int:
+    """What the order, as it is to be, costs beyond what is authorized; below zero where there is more than it needs."""
+    return 0 if row is None else payment_ledger.wanted(order) - (row.ledger.authorized - row.ledger.voided)
+
+
+def increase(payment_id: str, row: PaymentRow, amount: int) -> tuple[Event, ...]:
+    """Ask for so much more."""
+    return done(payment_id, row, INCREASE, amount) if is_cod(row) else (_next(row, INCREASE, amount),)
 
 
 def done(payment_id: str, row: PaymentRow, operation: str, amount: int, code: str = "") -> tuple[Event, ...]:
@@ -450,7 +460,7 @@ def _result(
 
 def _done(operation: str, said: tuple[Any, ...]) -> Result:
     """What says that the operation was done."""
-    if operation == AUTHORIZE:
+    if operation in (AUTHORIZE, INCREASE):
         return PaymentAuthorized(*said)
     if operation == CAPTURE:
         return PaymentCaptured(*said)

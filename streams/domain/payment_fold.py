@@ -10,6 +10,9 @@ from orderflow.streams.domain.payment_rows import Attempt, PaymentRow
 PAY = "pay"
 """The order's step while it waits for its authorization."""
 
+MORE_MONEY = payment.INCREASE
+"""The order's step while an edit waits for more money."""
+
 PaymentEvent = PaymentRequested | payment.Result
 
 
@@ -36,6 +39,8 @@ def requested(state: State, order: OrderRow, event: PaymentRequested) -> State:
     row = replace(row, version=row.version + 1, ledger=ledger, attempts=(*kept, attempt))
     if event.operation == payment.AUTHORIZE:
         order = replace(order, step=PAY, due_at=event.due_at)
+    elif event.operation == payment.INCREASE:
+        order = replace(order, step=MORE_MONEY, due_at=None)
     return _paid(state, order, row)
 
 

@@ -11,8 +11,14 @@ from orderflow.streams.domain import money
 from orderflow.streams.domain.order_rows import OrderRow
 from orderflow.streams.domain.payment_records import Ledger
 
-COUNTERS: Mapping[str, str] = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
-"""The counter that each operation moves."""
+COUNTERS: Mapping[str, str] = {
+    "authorize": "authorized",
+    "capture": "captured",
+    "void": "voided",
+    "refund": "refunded",
+    "increase": "authorized",
+}
+"""The counter that each operation moves: an increase is more of the same authorization."""
 CANCEL = "cancel"
 """The operation that moves none: it ends an authorization that never was, which is pending until then."""
 
@@ -83,7 +89,7 @@ def label(ledger: Ledger) -> str:
 def faults(ledger: Ledger) -> tuple[str, ...]:
     """What may never be true: money from nowhere (domain.md 2.3)."""
     found = []
-    counters = (*COUNTERS.values(), "disputed")
+    counters = {*COUNTERS.values(), "disputed"}
     if min(getattr(ledger, f"{name}{pending}") for name in counters for pending in ("", "_pending")) < 0:
         found.append("a payment's counter is below zero")
     if capturable(ledger) < 0:

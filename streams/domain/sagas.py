@@ -26,7 +26,7 @@ from orderflow.streams.domain.order_status import (
     REJECTED,
     SHIPPED,
 )
-from orderflow.streams.domain.payment_fold import PAY
+from orderflow.streams.domain.payment_fold import MORE_MONEY, PAY
 from orderflow.streams.domain.payment_records import PaymentCanceled, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from orderflow.streams.domain.payment_rows import PaymentRow
 from orderflow.streams.domain.stock_answers import AWAITED, MORE, QUEUED
@@ -230,7 +230,7 @@ def _step_us(state: State, at: int) -> int:
 
 
 def _by_edit(state: State, event: OrderEdited | OrderEditFailed, at: int) -> End | None:
-    if state.order is None or state.order.step != MORE:
+    if state.order is None or state.order.step not in (MORE, MORE_MONEY):
         return None  # it asked nobody
     return End(EDIT, COMPLETED if isinstance(event, OrderEdited) else REFUSED, _step_us(state, at))
 

@@ -33,7 +33,7 @@ ORDERS, PAYMENTS = "/api/v1/orders", "/api/v1/payments"
 CURRENCY = "EUR"
 LATE_S = 4.0
 """Longer than the local provider answers late."""
-COUNTERS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
+COUNTERS = {"authorize": "authorized", "increase": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +95,10 @@ async def agrees(rig: Rig, order_id: str) -> dict[str, int]:
         lambda: payment(rig, order_id), lambda seen: not any(seen["ledger"][f"{name}_pending"] for name in COUNTERS.values())
     )
     rows = book(rig, order_id)
-    sums = {
-        name: sum(r["amount_minor"] for r in rows if r["operation"] == word and r["outcome"] == "succeeded")
-        for word, name in COUNTERS.items()
-    }
+    sums = dict.fromkeys(COUNTERS.values(), 0)
+    for row in rows:
+        if row["outcome"] == "succeeded" and row["operation"] in COUNTERS:
+            sums[COUNTERS[row["operation"]]] += row["amount_minor"]
     assert {name: found["ledger"][name] for name in sums} == sums
     assert len({row["key"] for row in rows}) == len(rows) == len({(row["operation"], row["key"].rpartition(":")[2]) for row in rows})
     return sums
@@ -187,6 +187,29 @@ async def test_a_declined_payment_is_tried_again_and_only_the_second_charges(rig
         ("capture", "succeeded"),
     ]
     assert await agrees(rig, order_id) == {"authorized": 1011, "captured": 1011, "voided": 0, "refunded": 0}
+
+
+async def test_an_order_that_becomes_more_is_authorized_for_more_or_stays_as_it_was(rig: Rig, sku: str) -> None:
+    order_id = (await place(rig, sku, 1100, 2)).json["order_id"]
+
+    async def edit(quantity: int) -> Answer:
+        body = {"lines": [{"line_id": "1", "quantity": quantity}]}
+        return await known(rig, f"{ORDERS}/{order_id}", body, f"{order_id}-{quantity}", "PUT")
+
+    more = await edit(3)
+    assert (more.status, more.json["lines"][0]["quantity"]) == (200, 3), more.json
+    assert (await payment(rig, order_id))["ledger"]["authorized"] == 3300
+    for target in [each["fulfillment_id"] for each in (await order(rig, order_id))["fulfillments"]]:
+        await ship(rig, target)
+    await until_status(rig, order_id, "shipped")
+    rows = [(row["operation"], row["amount_minor"]) for row in book(rig, order_id)]
+    assert rows[:2] == [("authorize", 2200), ("increase", 1100)] and sum(amount for word, amount in rows if word == "capture") == 3300
+
+    order_id = (await place(rig, sku, 51, 2)).json["order_id"]  # one costs 51, and two more 102, which is declined
+    refused = await edit(4)
+    assert (refused.status, refused.json["code"]) == (402, "PAYMENT_DECLINED"), refused.json
+    assert (await order(rig, order_id))["lines"][0]["quantity"] == 2
+    await eventually(lambda: rig.call("GET", f"/api/v1/stock/{sku}"), lambda seen: seen.json["reserved"] == 0)
 
 
 # -- buyers who have to act -----------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Bank:
         order_id, event = self.open[key]
         way = self.random.random() if self.edge.faulty else 1.0
         if way >= 0.1:
-            may_decline = event.operation in ("authorize", "capture")
+            may_decline = event.operation in ("authorize", "capture", "increase")
             if key not in self.book and self._asks_buyer(order_id, event):
                 pass
             elif key not in self.book:

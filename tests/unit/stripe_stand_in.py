@@ -15,6 +15,7 @@ CREATE = {
     "payment_method",
     "payment_method_types[0]",
     "payment_method_options[card][request_multicapture]",
+    "payment_method_options[card][request_incremental_authorization]",
     "capture_method",
     "confirm",
     "expand[0]",
@@ -41,6 +42,8 @@ class StripeStandIn:
         self.calls: list[str] = []
         self.delay_s = 0.0
         self.refund_status = "succeeded"
+        self.declines_more: str | None = None
+        """Why the card declines more of an authorization."""
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -115,6 +118,8 @@ class StripeStandIn:
             assert not form
             intent.update(status="canceled", amount_capturable=0, next_action=None)
             return 200, dict(intent)
+        if verb == "increment_authorization":
+            return self._increment(intent, form)
         amount, is_final = int(form["amount_to_capture"]), form.get("final_capture") != "false"
         assert is_final or self.multicapture, "only where multicapture is available"
         if amount > intent["amount_capturable"]:
@@ -122,6 +127,18 @@ class StripeStandIn:
         left = 0 if is_final else intent["amount_capturable"] - amount
         received = intent["amount_received"] + amount
         intent.update(amount_received=received, amount_capturable=left, status="requires_capture" if left else "succeeded")
+        return 200, dict(intent)
+
+    def _increment(self, intent: dict[str, Any], form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """The new total, which has to be more, and which the card may decline; the intent keeps what it had then."""
+        assert form.keys() == {"amount", "metadata[orderflow_key]", "metadata[orderflow_payment]"}
+        more = int(form["amount"]) - intent["amount"]
+        if more <= 0:
+            return 400, _body("invalid_request_error", "amount_too_small")
+        if self.declines_more is not None:
+            return 402, _body("card_error", "card_declined", self.declines_more)
+        metadata = {"orderflow_key": form["metadata[orderflow_key]"], "orderflow_payment": form["metadata[orderflow_payment]"]}
+        intent.update(amount=int(form["amount"]), amount_capturable=intent["amount_capturable"] + more, metadata=metadata)
         return 200, dict(intent)
 
     def _create(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:

@@ -10,9 +10,11 @@ from domain_payments import CURRENCY, asked, authorized, net, priced, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from test_cod import confirmed as confirmed_cod
 
 from orderflow.schemas.catalog import http_code
 from orderflow.streams.domain import order_edits, sourcing
+from orderflow.streams.domain.claims import ClaimValue
 from orderflow.streams.domain.contract import Send, Settle, Shortage
 from orderflow.streams.domain.order_records import (
     CancelOrder,
@@ -31,6 +33,7 @@ from orderflow.streams.domain.order_records import (
     StockAsked,
 )
 from orderflow.streams.domain.parts import Holder, Money, Qty
+from orderflow.streams.domain.payment_records import CapturePayment, PaymentRequested
 from orderflow.streams.domain.reasons import Reason
 from orderflow.streams.domain.sagas import EDIT, sagas
 from orderflow.streams.domain.stock_records import CommitReservation, ReleaseReservation, ReserveStock
@@ -178,7 +181,6 @@ def edited() -> Log:
         (placed(), edit(L1=3), Reason.EDIT_NOT_ALLOWED, 409),
         (at_status(F.PICKING), edit(L1=3), Reason.EDIT_NOT_ALLOWED, 409),
         (edited(), edit(L1=4), Reason.EDIT_NOT_ALLOWED, 409),
-        (authorized(priced(quantity=2)), edit(L1=3), Reason.EDIT_NOT_ALLOWED, 409),
         (discounted(), edit(L1=1), Reason.EDIT_NOT_ALLOWED, 409),
         (confirmed(item(unit_price=Money(2**52, CURRENCY))), edit(L1=3), Reason.AMOUNT_OVERFLOW, 422),
     ],
@@ -256,6 +258,86 @@ def test_money_follows_an_edit() -> None:
     assert (asked(log).operation, asked(log).amount.amount_minor) == ("void", 400)
     log.when(said(asked(log)))
     assert net(log) == 800
+
+
+def dearer() -> Log:
+    """An order of two for 800, which has got a third one, and asks for its money."""
+    log = authorized(priced("1", "A", 2, 400))
+    log.when(edit(L1=3), command_id="edit")
+    assert not [request for request in log.named(PaymentRequested) if request.operation == "increase"], "units first"
+    log.when(answer("reserved", "A", 1, attempt=2))
+    return log
+
+
+def test_a_dearer_order_asks_for_the_difference_when_its_units_are_there_and_is_edited_by_a_yes() -> None:
+    log = dearer()
+    request = asked(log)
+    assert (request.operation, request.amount.amount_minor, request.idempotency_key) == ("increase", 400, "o1~A1:increase:2")
+    assert units(log) == [(2, 2, 0)] and log.rows.order.edit is not None, "as it was, until the provider has said yes"
+    assert [saga.waits_for for saga in sagas(log.rows)] == [("provider local",)]
+    outcome = log.when(said(request))
+    assert outcome.settles == [Settle("edit")] and [type(send.command) for send in outcome.sends] == [ClaimValue, CommitReservation]
+    assert units(log) == [(3, 3, 0)] and log.rows.payment.ledger.authorized == 1200 and log.rows.order.edit is None
+    log.when(answer("committed", "A", 1, attempt=2))
+    for target in ("o1~F1", "o1~F2"):
+        ship(log, target)
+        log.when(said(asked(log)))
+    assert log.rows.order.status == OrderStatus.SHIPPED and log.rows.payment.ledger.captured == 1200
+
+
+def test_a_no_leaves_it_as_it_was_and_gives_the_units_back() -> None:
+    log = dearer()
+    outcome = log.when(said(asked(log), "declined", code="insufficient_funds"))
+    assert outcome.settles == [Settle("edit", Reason.PAYMENT_DECLINED)] and http_code(Reason.PAYMENT_DECLINED) == 402
+    assert [send.command for send in outcome.sends] == [ReleaseReservation("A~o1~2", reason="")]
+    assert units(log) == [(2, 2, 0)] and log.rows.payment.ledger.authorized == 800 and log.rows.order.edit is None
+    log.when(answer("released", "A", 1, attempt=2))
+    assert log.when(edit(L1=1), command_id="less").settles == [Settle("less")], "and it may be edited again"
+
+
+def test_what_was_authorized_and_is_not_needed_any_more_pays_for_what_is() -> None:
+    log = authorized(priced("1", "A", 3, 400), priced("2", "B", 1, 400))
+    log.when(edit(L1=2), command_id="less")
+    log.when(edit(L2=2), command_id="more")
+    log.when(answer("reserved", "B", 1, attempt=2))
+    assert [request.operation for request in log.named(PaymentRequested)] == ["authorize"] and units(log) == [(2, 2, 0), (2, 2, 0)]
+
+
+def test_units_that_are_lost_while_the_provider_thinks_end_the_edit_and_the_money_goes_back_with_the_order() -> None:
+    log = dearer()
+    request = asked(log)
+    assert log.when(answer("expired", "A", 1, attempt=2)).settles == [Settle("edit", Reason.INSUFFICIENT_STOCK, (Shortage("A", 1, 0),))]
+    log.when(said(request))
+    assert log.rows.payment.ledger.authorized == 1200 and units(log) == [(2, 2, 0)]
+    ship(log)
+    log.when(said(asked(log)))
+    assert (asked(log).operation, asked(log).amount.amount_minor) == ("void", 400), "what was authorized for nothing"
+
+
+def test_a_cancel_while_the_provider_thinks_gives_everything_back() -> None:
+    log = dearer()
+    request = asked(log)
+    outcome = log.when(CancelOrder("staff"), command_id="cancel")
+    assert Settle("edit", Reason.ALREADY_FINAL) in outcome.settles and log.rows.order.status == OrderStatus.CANCEL_PENDING
+    log.when(said(request))
+    assert (asked(log).operation, asked(log).amount.amount_minor) == ("void", 1200)
+
+
+def test_an_operation_that_is_under_way_is_waited_for_first() -> None:
+    log = authorized(priced("1", "A", 2, 400))
+    log.when(CapturePayment(Money(100, CURRENCY)), command_id="early")
+    log.when(edit(L1=3), command_id="edit")
+    log.when(answer("reserved", "A", 1, attempt=2))
+    assert asked(log).operation == "capture"
+    log.when(said(asked(log)))
+    assert (asked(log).operation, asked(log).amount.amount_minor) == ("increase", 400)
+
+
+def test_what_is_paid_on_delivery_costs_more_at_once() -> None:
+    log = confirmed_cod(priced("1", "A", 2, 400))
+    log.when(edit(L1=3), command_id="edit")
+    outcome = log.when(answer("reserved", "A", 1, attempt=2))
+    assert outcome.settles == [Settle("edit")] and log.rows.payment.ledger.authorized == 1200 and units(log) == [(3, 3, 0)]
 
 
 # -- everything at once ---------------------------------------------------------------------------------------------------------------

@@ -381,6 +381,12 @@ def early_fact(world: World) -> None:
     world.tick()
 
 
+def backorder_window(world: World) -> None:
+    world.send("orders", "o1", PlaceOrder("box", partial_policy="backorder", lines=(PlacedLine("1", "A", 2),)), "place-o1")
+    world.drain()
+    world.tick()
+
+
 SCENES = {
     "early_fact": early_fact,
     "authorization_expiring": authorization_expiring,
@@ -391,6 +397,7 @@ SCENES = {
     "buffered_post": buffered_post,
     "payment_window": payment_window,
     "shortage_window": shortage_window,
+    "backorder_window": backorder_window,
 }
 
 

@@ -115,6 +115,15 @@ async def test_nobody_there_and_nonsense_are_unanswered(server: TestServer, prov
         await provider.perform(operation())
 
 
+async def test_more_is_authorized_of_what_is_and_declined_by_its_amount(provider: Provider, book: Book) -> None:
+    ref = await authorized(provider)
+    assert (await provider.perform(operation("increase", 500, 2, ref))).succeeded
+    assert (await provider.perform(operation("increase", 502, 3, ref))).code == "insufficient_funds"
+    assert (await provider.perform(operation("capture", 1500, 4, ref))).succeeded
+    other = (await provider.perform(replace(operation(amount=1002), key="o2~A1:authorize:1"))).provider_ref
+    assert (await provider.perform(operation("increase", 500, 5, other))).code == "nothing_authorized"
+
+
 # -- buyers who have to act -----------------------------------------------------------------------------------------------------------
 async def sent(provider: Provider, amount: int = 1012) -> ActionRequired:
     """Where the buyer of this payment is to act."""

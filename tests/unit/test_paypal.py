@@ -316,3 +316,8 @@ def test_the_client_comes_from_a_file(tmp_path: Path, text: str, is_good: bool) 
     assert SECRET not in repr(found)
     if is_good:
         assert isinstance(build_provider(found), PayPalProvider)
+
+
+async def test_more_of_an_authorization_is_declined(provider: PayPalProvider) -> None:
+    answer = await provider.perform(operation("increase", 500, 2, "AUTH-1"))
+    assert (answer.succeeded, answer.code) == (False, "increase_unsupported")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
 from stripe_stand_in import PAGE, VERSION, StripeStandIn
 
 from orderflow.connectors.payments import stripe
@@ -346,3 +347,31 @@ def test_the_settings_choose_the_adapter(tmp_path: Path) -> None:
 def test_a_connector_without_a_usable_key_does_not_start(tmp_path: Path, key: str, more: dict[str, Any], fault: str) -> None:
     (refusal,) = settings(tmp_path, key, **more).refusals()
     assert fault in refusal and KEY not in refusal
+
+
+# -- more of an authorization ---------------------------------------------------------------------------------------------------------
+async def test_more_is_authorized_once_however_often_it_is_asked_for_and_captured_with_the_rest(
+    provider: StripeProvider, stand_in: StripeStandIn
+) -> None:
+    ref = await authorized(provider)
+    more = operation("increase", 500, 2, ref)
+    answers = [await provider.perform(more) for _ in range(2)]
+    stand_in.answers.clear()  # a day later
+    answers.append(await provider.perform(more))
+    assert answers == [Outcome(True, ref, 500, "EUR")] * 3 and stand_in.intents[ref]["amount_capturable"] == 1500
+    assert (await provider.perform(operation("increase", 500, 3, ref))).succeeded and stand_in.intents[ref]["amount_capturable"] == 2000
+    assert (await provider.perform(operation("capture", 2000, 4, ref))).succeeded
+
+
+async def test_a_card_that_declines_more_keeps_what_was_authorized(provider: StripeProvider, stand_in: StripeStandIn) -> None:
+    ref = await authorized(provider)
+    stand_in.declines_more = "insufficient_funds"
+    answer = await provider.perform(operation("increase", 500, 2, ref))
+    assert (answer.succeeded, answer.code) == (False, "insufficient_funds")
+    assert (await provider.perform(operation("capture", 1000, 3, ref))).succeeded
+
+
+async def test_what_cannot_be_authorized_now_and_captured_later_is_declined(provider: StripeProvider) -> None:
+    for method, succeeds in (("card", True), ("wallet", True), ("installment", False), ("bank_transfer", False)):
+        answer = await provider.perform(replace(operation(number=9 + succeeds), key=f"o1~A1:authorize:{method}", method=method))
+        assert (answer.succeeded, answer.code) == (succeeds, "" if succeeds else "method_unsupported")
