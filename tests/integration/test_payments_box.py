@@ -205,8 +205,8 @@ async def test_an_order_that_becomes_more_is_authorized_for_more_or_stays_as_it_
     rows = [(row["operation"], row["amount_minor"]) for row in book(rig, order_id)]
     assert rows[:2] == [("authorize", 2200), ("increase", 1100)] and sum(amount for word, amount in rows if word == "capture") == 3300
 
-    order_id = (await place(rig, sku, 51, 2)).json["order_id"]  # one costs 51, and two more 102, which is declined
-    refused = await edit(4)
+    order_id = (await place(rig, sku, 34, 2)).json["order_id"]  # three more are 102, which is declined
+    refused = await edit(5)
     assert (refused.status, refused.json["code"]) == (402, "PAYMENT_DECLINED"), refused.json
     assert (await order(rig, order_id))["lines"][0]["quantity"] == 2
     await eventually(lambda: rig.call("GET", f"/api/v1/stock/{sku}"), lambda seen: seen.json["reserved"] == 0)
