@@ -37,8 +37,8 @@ ADVICE_NOT_FENCED = (
     "it may still have a transaction open. Is the broker there, and may this worker describe its group and use every transactional id that "
     "begins with its group's name?"
 )
-HAND_OVER_SCAN_S = 0.5
-"""All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (200 000 or so)."""
+HAND_OVER_SCAN_S = 0.25
+"""All partitions of a worker stand still while one moves: rows are compared at a hand-over as far as this suffices (100 000 or so)."""
 
 
 class Membership(ABC):

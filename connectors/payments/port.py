@@ -6,10 +6,12 @@ from msgspec import Struct
 
 
 class Operation(Struct, frozen=True):
-    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one:
-    of an authorization, since the buyer was sent to act. `method` is what kind of payment it is, `method_ref` the buyer's payment method as the provider names it.
+    """One operation on the money of an order. `payment_ref` is our name of the payment, `provider_ref` the provider's, once it has one: of
+    an authorization, since the buyer was sent to act. `method` is what kind of payment it is, `method_ref` the buyer's payment method as the
+    provider names it.
 
-    An increase is more of the same authorization, which then holds that much more. A cancel ends an authorization that waits for its buyer: it succeeds when nothing of it is, or will be, authorized.
+    An increase is more of the same authorization, which then holds that much more. A cancel ends an authorization that waits for its buyer:
+    it succeeds when nothing of it is, or will be, authorized.
     """
 
     key: str
@@ -55,7 +57,7 @@ def declined(operation: Operation, code: str, provider_ref: str = "") -> Outcome
 
 
 class Provider(Protocol):
-    """The port. Laws, which tests/unit/test_payment_port.py runs against every adapter: the same key is one effect and one answer; no
+    """The port. Laws, which test_payment_provider.py, test_stripe.py and test_paypal.py prove of each adapter: the same key is one effect and one answer; no
     more is captured than was authorized, no more refunded than was captured; a call ends within its deadline, one way or the other.
     """
 

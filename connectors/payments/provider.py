@@ -1,8 +1,8 @@
 """The local payment provider: a real HTTP server with a durable book, for the box, demos and tests. No money exists here.
 
 It authorizes, captures, voids and refunds, each key once, lets a buyer's bank dispute what was captured when it is told to, and tells of it all
-by signed webhooks (courier.py); some buyers have to agree on its page first (pages.py). By their last two digits amounts make it behave badly (book.py), so that everything a real provider does on
-a bad day can be seen on purpose.
+by signed webhooks (courier.py); some buyers have to agree on its page first (pages.py). By their last two digits amounts make it behave badly
+(book.py), so that everything a real provider does on a bad day can be seen on purpose.
 """
 
 import asyncio

@@ -14,14 +14,15 @@ from orderflow.streams.domain.stock_rows import Cell, ReservationRow, Reservatio
 QUEUE_MAX = 5_000
 """So many that wait are looked at when units become available; the next movement looks at the others."""
 _MOST_URGENT_FIRST = 10**9
-"""Above every priority, so that the difference sorts the highest first."""
+"""No priority is higher, so that the difference sorts the highest first; none is below 0."""
 
 
 def queue_order(row: ReservationRow) -> str | None:
     """Index entry of a reservation that waits: by priority, then age."""
     if row.status is not ReservationStatus.ACTIVE or not row.wanted:
         return None
-    return f"{row.sku}~{_MOST_URGENT_FIRST - row.priority:010d}~{row.waits_since:020d}"
+    priority = min(max(row.priority, 0), _MOST_URGENT_FIRST)
+    return f"{row.sku}~{_MOST_URGENT_FIRST - priority:010d}~{row.waits_since:020d}"
 
 
 def reads(key: str) -> tuple[Get | Range, ...]:

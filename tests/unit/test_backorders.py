@@ -103,6 +103,13 @@ def test_more_urgent_orders_are_served_before_older_ones() -> None:
     assert given_to(receive(log, 1)) == ["urgent"] and given_to(receive(log, 2)) == ["old"]
 
 
+def test_no_priority_is_below_none_or_beyond_the_highest() -> None:
+    log = stocked(1)
+    for number, priority in enumerate((-5, 0, 10**12, 10**9), 1):
+        log.when(wait(2, f"o{number}", priority=priority))
+    assert given_to(receive(log, 7)) == ["o3", "o4", "o1", "o2"]
+
+
 def test_who_comes_later_gets_only_what_the_queue_does_not_want() -> None:
     log = stocked(3)
     log.when(wait(5, "first"))
