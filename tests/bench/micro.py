@@ -81,7 +81,7 @@ def run(box: Any, directory: Path, *, rounds: int, say: Say) -> dict[str, Any]:
         for part in parts
     }
     return {
-        "bench": "micro",
+        "job": "micro",
         "facts": {**contest.facts(), "codec": ENGINE},
         "rounds": rounds,
         "calibration_s": round(calibration, 4),
