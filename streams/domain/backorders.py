@@ -19,7 +19,7 @@ _MOST_URGENT_FIRST = 10**9
 
 def queue_order(row: ReservationRow) -> str | None:
     """Index entry of a reservation that waits: by priority, then age."""
-    if row.status is not ReservationStatus.ACTIVE or not row.wanted:
+    if not row.wanted or row.status is not ReservationStatus.ACTIVE:
         return None
     priority = min(max(row.priority, 0), _MOST_URGENT_FIRST)
     return f"{row.sku}~{_MOST_URGENT_FIRST - priority:010d}~{row.waits_since:020d}"
