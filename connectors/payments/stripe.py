@@ -87,11 +87,16 @@ class StripeProvider:
 
     # -- operations ---------------------------------------------------------------------------------------------------------------
     async def _authorize(self, operation: Operation, amount: int) -> Outcome:
-        """An intent whose buyer was sent to act is looked at: Stripe would repeat its first answer, and make another intent a day later."""
+        """An intent whose buyer was sent to act is looked at: Stripe would repeat its first answer, and make another intent a day later. One
+        whose buyer has failed is closed, for their browser could confirm it once more after our decline.
+        """
         if operation.method not in METHODS:
             return declined(operation, "method_unsupported")
         if operation.provider_ref:
-            return _authorized(operation, await self._get(_path(operation), {"expand[0]": "latest_charge"}))
+            intent = await self._get(_path(operation), {"expand[0]": "latest_charge"})
+            if intent["status"] == "requires_payment_method":
+                await self._post(f"{_path(operation)}/cancel", f"{operation.key}:end", {})
+            return _authorized(operation, intent)
         form = {
             "amount": str(amount),
             "currency": operation.currency.lower(),
@@ -207,11 +212,10 @@ def _authorized(operation: Operation, intent: Any) -> Outcome:
     status, reference = intent["status"], intent["id"]
     if status == "requires_action":
         raise _action(intent)
-    if status == "requires_payment_method":
+    if status in ("requires_payment_method", "canceled"):
         error = intent.get("last_payment_error") or {}
-        raise Declined(error.get("decline_code") or error.get("code") or "authentication_failed", reference)
-    if status == "canceled":
-        raise Declined(status, reference)
+        usual = status if status == "canceled" and not error else "authentication_failed"
+        raise Declined(error.get("decline_code") or error.get("code") or usual, reference)
     if status != "requires_capture":
         raise Unanswered(f"the PaymentIntent is {status}")
     until = intent["latest_charge"][CARD]["card"].get("capture_before")

@@ -1,7 +1,8 @@
 """Stripe's webhooks, as docs.stripe.com/webhooks describes them: `Stripe-Signature: t=...,v1=...`, HMAC-SHA256 in hex over `t.body`.
 
 What Stripe says of a capture is a running total and carries no key of ours, so a capture is only recorded: its own request, repeated under
-its key, tells its outcome. A dispute names the PaymentIntent alone.
+its key, tells its outcome. So is a payment that failed, for the intent that its buyer could confirm once more is to be closed with the decline.
+A dispute names the PaymentIntent alone.
 """
 
 import hmac
@@ -66,9 +67,7 @@ def _charged(thing: Any) -> dict[str, Any]:
 
 def _failed(thing: Any) -> dict[str, Any]:
     error = thing.get("last_payment_error") or {}
-    return _said(
-        thing, "authorize", "declined", thing["amount"], thing["id"], code=text(error.get("decline_code") or error.get("code") or "")
-    )
+    return _said(thing, "authorize", "", thing["amount"], thing["id"], code=text(error.get("decline_code") or error.get("code") or ""))
 
 
 def _canceled(thing: Any) -> dict[str, Any]:

@@ -185,6 +185,7 @@ async def test_a_buyer_who_fails_is_declined_with_stripes_word(
     stand_in.refuse("pi_1", *said)
     answers = [await asking.perform(looking("pi_1")) for _ in range(2)]
     assert answers[0] == answers[1] == Outcome(False, "pi_1", 1000, "EUR", None, code)
+    assert stand_in.intents["pi_1"]["status"] == "canceled", "nobody can confirm it once more"
 
 
 async def test_an_intent_that_was_canceled_elsewhere_is_declined_and_one_that_is_processed_is_not_answered_yet(
