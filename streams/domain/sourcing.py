@@ -94,10 +94,15 @@ def due(row: OrderRow) -> tuple[str, int] | None:
 def waits_until(row: OrderRow) -> tuple[str, int] | None:
     """When it stops waiting for its talk with others, asks them again, or is over."""
     kind = TIMERS.get(row.step)
-    if row.step == COMPLETE and (row.financial_status == payment_ledger.DISPUTED or row.unsettled):
+    if row.step == COMPLETE and (row.financial_status == payment_ledger.DISPUTED or row.unsettled or _is_uncollected(row)):
         return None  # it completes when the dispute is decided, and what was to be paid on delivery is collected or given back
     waits = row.status in {COMPLETE: (DELIVERED,), MORE: (PROCESSING,), PAY: (PENDING, FAILED)}.get(row.step, (PENDING,))
     return (kind, row.due_at) if kind is not None and row.due_at is not None and waits else None
+
+
+def _is_uncollected(row: OrderRow) -> bool:
+    """Is money still to be collected? Rows of earlier versions do not say that they are unsettled."""
+    return row.payment_terms == payment.COD and row.financial_status in (payment_ledger.AUTHORIZED, payment_ledger.PARTIALLY_CAPTURED)
 
 
 # -- answers --------------------------------------------------------------------------------------------------------------------------
