@@ -37,7 +37,7 @@ test-unit: setup ## The tests that need no Kafka
 
 .PHONY: coverage
 coverage: setup ## Branch coverage of the rules: at least 95 %
-	$(BIN)/python -m pytest -q tests/flow $(wildcard tests/unit/test_stock*.py tests/unit/test_order*.py tests/unit/test_fulfillment*.py tests/unit/test_channel*.py tests/unit/test_holds.py tests/unit/test_payment.py tests/unit/test_payment_webhook.py tests/unit/test_sagas.py) --cov=orderflow.streams.domain --cov-branch --cov-report=term-missing --cov-fail-under=95
+	$(BIN)/python -m pytest -q tests/flow $(wildcard tests/unit/test_stock*.py tests/unit/test_order*.py tests/unit/test_fulfillment*.py tests/unit/test_channel*.py tests/unit/test_holds.py tests/unit/test_payment.py tests/unit/test_payment_[arw]*.py tests/unit/test_backorders.py tests/unit/test_cod.py tests/unit/test_disputes.py tests/unit/test_claims.py tests/unit/test_shortages.py tests/unit/test_undelivered.py tests/unit/test_sagas.py) --cov=orderflow.streams.domain --cov-branch --cov-report=term-missing --cov-fail-under=95
 
 .PHONY: check
 check: setup ## Format, lint, types, import contracts, schemas
