@@ -96,8 +96,9 @@ def test_a_reservation_that_is_due_expires(box: Servers, system: System, capsys:
 
 # -- made wrong on purpose ----------------------------------------------------------------------------------------------------------
 OVERSELLS = """
-from orderflow.streams.domain import stock
+from orderflow.streams.domain import backorders, stock
 from orderflow.streams.domain.parts import Qty
+backorders.ahead = lambda cells: -1_000_000
 stock.allocate = lambda cells, quantity, preferred: (Qty(cells[0].location_id, "", quantity),)
 stock.violations = lambda state: ()
 """
