@@ -153,7 +153,7 @@ async def test_a_command_whose_outputs_are_too_large_is_parked_whole_and_whoever
     assert (await rig.decided(other))["state"] == "processing"
     assert (await rig.decided(order_id))["state"] == "processing", "nothing of the parked command is left to stand in the way"
     asked = [command for command in rig.commands("stock", sku) if command.name == "ReserveStock"]
-    assert [command.value.holder.order_id for command in asked] == [other, order_id]
+    assert sorted(command.value.holder.order_id for command in asked) == sorted((other, order_id)), "two partitions have no common order"
     assert {event.meta.command_id for event in rig.events("orders", order_id)}.isdisjoint({_command_id(rig, wrong)})
     assert again.offset > origin.offset
     await rig.stock_becomes(sku, 10, 6, 0, 4)
