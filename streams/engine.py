@@ -63,12 +63,7 @@ class Engine(Membership):
     def stop(self, done: Sequence[Work] = ()) -> None:
         """Take what is processed, commit, give the partitions back, leave."""
         if self._consumer is not None:
-            try:
-                for work in done:
-                    self._take(work)
-                self.commit()
-            except Aborted as aborted:
-                self._roll_back(aborted)
+            self._commit_or_roll_back(lambda: self._take_all(done))
             self._consumer.close()
         self._restorer.stop()
         if self._standby is not None:
@@ -80,8 +75,7 @@ class Engine(Membership):
         """Take the results of the last step's work, commit when it is time, and hand out what the log has."""
         self.last_step = self.world.monotonic()
         try:
-            for work in done:
-                self._take(work)
+            self._take_all(done)
             if self._due():
                 self.commit()
             self._join_anew()
@@ -92,6 +86,10 @@ class Engine(Membership):
             self._roll_back(aborted)
         records = self._poll()
         return self._group(records)
+
+    def _take_all(self, done: Sequence[Work]) -> None:
+        for work in done:
+            self._take(work)
 
     def _take(self, work: Work) -> None:
         """Send a batch's outputs and its changelog into the open transaction."""

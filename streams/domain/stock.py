@@ -59,21 +59,7 @@ Command: TypeAlias = (
     | TimerDue
     | ServeBackorders
 )
-Event: TypeAlias = (
-    StockReserved
-    | BackorderQueued
-    | BackorderAllocated
-    | ReservationExtended
-    | ReservationCommitted
-    | ReservationReleased
-    | ReservationExpired
-    | StockShipped
-    | AllocationLost
-    | StockRefused
-    | MovementRecorded
-    | StockChanged
-    | Refused
-)
+Event: TypeAlias = stock_fold.Event
 COMMANDS = (
     ReserveStock,
     ExtendReservation,

@@ -38,7 +38,10 @@ ReservationEvent = (
 )
 
 
-def evolve(state: State, event: ReservationEvent | StockRefused | MovementRecorded | StockChanged | Refused, meta: EventMeta) -> State:
+Event = ReservationEvent | StockRefused | MovementRecorded | StockChanged | Refused
+
+
+def evolve(state: State, event: Event, meta: EventMeta) -> State:
     """The rows after the event."""
     if isinstance(event, StockRefused | StockChanged | Refused):
         return state
@@ -77,25 +80,7 @@ def evolve(state: State, event: ReservationEvent | StockRefused | MovementRecord
 
 def _begun(state: State, event: ReservationEvent, meta: EventMeta) -> State:
     """The first event of a reservation: it was made, or waits for its units, or was released before it could be."""
-    if isinstance(event, BackorderQueued):
-        row = ReservationRow(
-            event.reservation_id,
-            state.key,
-            event.holder,
-            ACTIVE,
-            0,
-            due_at=event.due_at,
-            created_at=meta.occurred_at,
-            original_due_at=event.due_at,
-            wanted=event.quantity,
-            priority=event.priority,
-            preferred=event.preferred,
-            allow_other=event.allow_other,
-            waits_since=meta.sequence,
-            waits_in=event.preferred[0] if event.preferred else _cells(state)[0].location_id,
-        )
-        return _with(state, row, _waits(_cells(state), row, row.wanted))
-    if isinstance(event, StockReserved):
+    if isinstance(event, StockReserved | BackorderQueued):
         row = ReservationRow(
             event.reservation_id,
             state.key,
@@ -107,7 +92,19 @@ def _begun(state: State, event: ReservationEvent, meta: EventMeta) -> State:
             created_at=meta.occurred_at,
             original_due_at=event.due_at,
         )
-        return _with(state, row, shifted(_cells(state), event.allocations, reserved=1))
+        if isinstance(event, StockReserved):
+            return _with(state, row, shifted(_cells(state), event.allocations, reserved=1))
+        waits = replace(
+            row,
+            quantity=0,
+            wanted=event.quantity,
+            priority=event.priority,
+            preferred=event.preferred,
+            allow_other=event.allow_other,
+            waits_since=meta.sequence,
+            waits_in=event.preferred[0] if event.preferred else _cells(state)[0].location_id,
+        )
+        return _with(state, waits, _waits(_cells(state), waits, waits.wanted))
     if isinstance(event, ReservationReleased):
         row = ReservationRow(event.reservation_id, state.key, event.holder, ReservationStatus.RELEASED, 0, created_at=meta.occurred_at)
         return _with(state, row)
