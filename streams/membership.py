@@ -169,6 +169,8 @@ class Membership(ABC):
         self.generation = generation  # after them: who asks for our health meanwhile must not hear that nothing is behind
         wanted = [self._wanted(self.logs[tp.topic], tp.partition) for tp in assigned]
         self._share_cache()
+        if not assigned and generation == 1:  # others are about to let go for us
+            self._subscribe()  # librdkafka asks for it after a second, but at once for who subscribes before this assignment is done
         consumer.incremental_assign(assigned)
         if assigned:
             consumer.pause(assigned)

@@ -1,6 +1,7 @@
 """F10 to F16 on a real broker: a transaction whose requests are lost or late is whole or absent, and the control shows that it is no luck."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from integration_harness import until
 from proxy import Proxy, Trouble
 
 from orderflow.connectors.box.box import Servers
-from orderflow.streams.transaction import COMMIT_TIMEOUT_S, Fatal, Transaction
+from orderflow.streams.transaction import COMMIT_TIMEOUT_S, Aborted, Fatal, Transaction
 
 pytestmark = [pytest.mark.box, pytest.mark.chaos]
 
@@ -118,6 +119,32 @@ def test_a_commit_that_nothing_happens_to_is_no_reason_to_end(box: Servers, betw
         mine.send(topic, str(number).encode(), b"key")
         mine.commit([TopicPartition(topic, 0, number)], reader.consumer_group_metadata())
     assert len(visible(box, topic)) == 20
+
+
+def test_after_refused_offsets_the_next_transaction_is_committed(box: Servers, topic: str, reader: Consumer) -> None:
+    """As in a rebalance, in which the group moves on between a poll and a commit."""
+    gone = Consumer({"bootstrap.servers": box.bootstrap, "group.id": f"gone-{topic}", "log_level": 0})
+    gone.subscribe([topic])
+    until(lambda: gone.poll(0.1) is None and bool(gone.assignment()), "the group has given the partition to its only member")
+    refused = gone.consumer_group_metadata()
+    gone.close()
+    wide, admin = f"wide-{topic}", AdminClient({"bootstrap.servers": box.bootstrap, "log_level": 0})
+    admin.create_topics([NewTopic(wide, 12)])[wide].result(20)
+    mine = Transaction({"bootstrap.servers": box.bootstrap}, wide, 10_000)
+    mine.start()
+    for number in range(100):
+        mine.begin()
+        for record in range(60):
+            mine.send(wide, b"refused", b"key", record % 12)
+        time.sleep(number % 12 / 2000)  # the requests are sent after 5 ms, beside the offsets
+        with pytest.raises(Aborted, match="UNKNOWN_MEMBER_ID"):
+            mine.commit([TopicPartition(topic, 0, number)], refused)
+        mine.abort()
+        mine.begin()
+        for partition in range(12):
+            mine.send(wide, str(number).encode(), b"key", partition)
+        mine.commit([TopicPartition(topic, 0, number)], reader.consumer_group_metadata())
+    assert visible(box, wide) == [str(number).encode() for number in range(100)]
 
 
 def test_a_commit_ends_in_its_time_when_the_records_connection_broke(box: Servers, between: Proxy, topic: str, reader: Consumer) -> None:
