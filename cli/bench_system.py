@@ -104,6 +104,7 @@ def rebalance(
     session_timeout: Annotated[
         float, typer.Option("--session-timeout", min=2, help="Seconds until the group misses a dead worker.")
     ] = 10.0,
+    standby: Annotated[bool, typer.Option("--standby", help="All of it once more with workers that copy what they do not own.")] = False,
     save: Save = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,14 +112,14 @@ def rebalance(
 
     \b
     Example:
-      orderflow bench rebalance --joins 20
+      orderflow bench rebalance --joins 20 --standby
     \b
     Exit codes:
       0   measured, every command was answered once (targets may be missed: they are printed)
       1   an answer is lost, doubled or wrong; or this is no checkout
       69  the broker, a worker or the load did not run: the log is shown
     """
-    options = {"rate": rate, "joins": joins, "kills": rounds, "session_timeout_s": session_timeout}
+    options = {"rate": rate, "joins": joins, "kills": rounds, "session_timeout_s": session_timeout, "standby": standby}
     _run("rebalance", options, save, as_json, lambda job, box, directory, say: job.measure(box.bootstrap, directory, say=say, **options))
 
 

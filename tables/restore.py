@@ -171,8 +171,8 @@ class Restorer:
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 5,
-            "queued.min.messages": 100_000,
-            "queued.max.messages.kbytes": 65_536,
+            "queued.min.messages": 20_000,
+            "queued.max.messages.kbytes": 16_384,
             "fetch.wait.max.ms": 10,
         }
 

@@ -45,6 +45,8 @@ class Job(Struct, frozen=True):
     on_hand: int
     static: bool = True
     session_timeout_s: float = 10.0
+    standby: bool = False
+    """Does it copy the partitions that it does not own?"""
     due: bool = False
     """Do reservations expire, so that each has an entry in the due index? (None does before the run is over.)"""
 
@@ -96,6 +98,8 @@ def work(job: Job) -> None:
         static=job.static,
         session_timeout_ms=timeout_ms,
         transaction_timeout_ms=timeout_ms,
+        partitions=j1.PARTITIONS if job.standby else 0,
+        standby=job.standby,
     )
     engine = Engine(settings, [job_log(job)], store)
     out = f"{job.prefix}.out"
@@ -183,10 +187,17 @@ class Fleet:
         on_hand: int = j1.ON_HAND["plenty"],
         static: bool = True,
         session_timeout_s: float = 10.0,
+        standby: bool = False,
         due: bool = False,
     ) -> None:
         self.bootstrap, self.prefix, self.directory, self.cores = bootstrap, prefix, directory / prefix, tuple(cores)
-        self._options: Mapping[str, Any] = {"on_hand": on_hand, "static": static, "session_timeout_s": session_timeout_s, "due": due}
+        self._options: Mapping[str, Any] = {
+            "on_hand": on_hand,
+            "static": static,
+            "session_timeout_s": session_timeout_s,
+            "standby": standby,
+            "due": due,
+        }
         self.workers: dict[str, Child] = {}
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ import j1
 import targets as wanted
 import traffic
 
-PLANNED_S_MAX, KEPT_S_MAX, OVER_SESSION_S_MAX = 3.0, 0.5, 3.0
+PLANNED_S_MAX, WARM_S_MAX, KEPT_S_MAX, OVER_SESSION_S_MAX = 3.0, 1.0, 0.5, 3.0
 SETTLE_S = 3.0
 MOVE_TIMEOUT_S = 90.0
 Say = Callable[[str], None]
@@ -67,12 +67,27 @@ class Course:
 
 
 def measure(
-    bootstrap: str, directory: Path, *, rate: float, joins: int, kills: int, session_timeout_s: float, say: Say
+    bootstrap: str, directory: Path, *, rate: float, joins: int, kills: int, session_timeout_s: float, standby: bool, say: Say
 ) -> list[dict[str, Any]]:
+    """The course without warm standbys and, when asked for, once more with them."""
+    found = []
+    for warm in (False, True)[: 1 + standby]:
+        say(f"workers {'copy what they do not own' if warm else 'have no copies of what they do not own'}")
+        found.append(
+            _measure(bootstrap, directory, rate=rate, joins=joins, kills=kills, session_timeout_s=session_timeout_s, standby=warm, say=say)
+        )
+    return found
+
+
+def _measure(
+    bootstrap: str, directory: Path, *, rate: float, joins: int, kills: int, session_timeout_s: float, standby: bool, say: Say
+) -> dict[str, Any]:
     """`joins` times a second worker joins and leaves, then `kills` times one of two is killed; one load, one check of all its output."""
-    prefix = "rebalance"
+    prefix = "rebalance-warm" if standby else "rebalance"
     j1.make_topics(bootstrap, prefix)
-    group = fleet.Fleet(bootstrap, prefix, directory, cores=fleet.cores_of(2), static=False, session_timeout_s=session_timeout_s)
+    group = fleet.Fleet(
+        bootstrap, prefix, directory, cores=fleet.cores_of(2), static=False, session_timeout_s=session_timeout_s, standby=standby
+    )
     with contest.watched() as conditions, group:
         group.start("w0")
         group.await_running("w0")
@@ -90,8 +105,8 @@ def measure(
             fault = str(error) or "the output is wrong"
         rollbacks = {name: max((mark.rollbacks for mark in group.marks(name)), default=0) for name in group.workers}
     events = [judge(event, exchanges) for event in course.events] if exchanges else []
-    common = {"rate": rate, "commands": sent, "session_timeout_s": session_timeout_s, "rollbacks": rollbacks}
-    return [{**common, "events": events, "checked": checked, "fault": fault, **conditions}]
+    common = {"rate": rate, "commands": sent, "session_timeout_s": session_timeout_s, "standby": standby, "rollbacks": rollbacks}
+    return {**common, "events": events, "checked": checked, "fault": fault, **conditions}
 
 
 def _course(course: Course, group: fleet.Fleet, joins: int, kills: int, say: Say) -> None:
@@ -140,10 +155,12 @@ def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was wanted, beside what was measured."""
     session = results[0]["session_timeout_s"]
     planned = ("join", "leave")
+    warm = [each for each in results if each["standby"]]
     return [
         wanted.target(
             "planned hand-over, moved partitions, longest gap", worst(results, planned, "moved_gap_s"), "s", at_most=PLANNED_S_MAX
         ),
+        wanted.target("the same to a warm standby", worst(warm, planned, "moved_gap_s"), "s", at_most=WARM_S_MAX),
         wanted.target("planned hand-over, kept partitions, longest gap", worst(results, planned, "kept_gap_s"), "s", at_most=KEPT_S_MAX),
         wanted.target(
             f"kill -9 of one of two ({session:g} s session timeout), longest gap",
@@ -162,13 +179,14 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """One line per kind of event: median and worst."""
     for result in document["rounds"]:
         said = (result["fault"] or "right") + ", void" * result["void"]
+        how = ", warm standby" * result["standby"]
         for kind in KINDS:
             events = [event for event in result["events"] if event["event"] == kind]
             names = ("moved_gap_s", "moved_wait_s", "kept_gap_s", "kept_wait_s", "running_after_s")
             codes = sorted({event["exit_code"] for event in events if event.get("exit_code")})
             left = f", workers that left ended with {codes}" if codes else ""
             if events:
-                yield kind, len(events), *(_middle([event[name] for event in events]) for name in names), said + left
+                yield kind + how, len(events), *(_middle([event[name] for event in events]) for name in names), said + left
         if not result["events"]:
             yield "", 0, "", "", "", "", "", said
 

@@ -123,8 +123,11 @@ def test_the_worst_of_all_events_is_what_the_target_sees() -> None:
         }
         for kind, gap in (("join", 1.0), ("leave", 4.0), ("kill", 12.0))
     ]
-    found = rebalance.targets([{"events": events, "session_timeout_s": 10.0}])
-    assert [(each["measured"], each["met"]) for each in found] == [(4.0, False), (0.1, True), (12.0, True)]
+    cold = {"events": events, "session_timeout_s": 10.0, "standby": False}
+    found = rebalance.targets([cold])
+    assert [(each["measured"], each["met"]) for each in found] == [(4.0, False), (None, None), (0.1, True), (12.0, True)]
+    warm = {**cold, "events": [{**event, "moved_gap_s": 0.4} for event in events], "standby": True}
+    assert [(each["measured"], each["met"]) for each in rebalance.targets([cold, warm])][:2] == [(4.0, False), (0.4, True)]
 
 
 # -- windows ------------------------------------------------------------------------------------------------------------------------
@@ -226,6 +229,7 @@ ROUNDS: dict[str, dict[str, Any]] = {
     },
     "rebalance": {
         "session_timeout_s": 10.0,
+        "standby": False,
         "events": [
             {"event": "leave", "exit_code": 12, "moved_gap_s": 1.0, "moved_wait_s": 1.1, "kept_gap_s": 0.2, "kept_wait_s": 0.3}
             | {"running_after_s": 1.0}
