@@ -1,4 +1,4 @@
-"""`orderflow bench latency | restore | rebalance | scale | hot | micro`: what a running system does, beside what was wanted of it.
+"""`orderflow bench latency | restore | rebalance | scale | hot | soak | micro`: what a running system does, beside what was wanted of it.
 
 Every command measures with real workers on a broker of its own, checks what came out, and prints a missed target as plainly as a met one.
 """
@@ -175,6 +175,39 @@ def hot(
     _run("hot", options, save, as_json, lambda job, box, directory, say: job.measure(box.bootstrap, directory, say=say, **options))
 
 
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", min=0.5, max=10_000, help="How long.")] = 30.0,
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Orders/s, every second one prepaid.")] = 40.0,
+    state_memory: Annotated[
+        int, typer.Option("--state-memory", min=64, help="The worker's budget for rows in MiB: small, so that its caches are full early.")
+    ] = 64,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does anything grow in a system that runs for long? Memory, open files and threads of every process, and the waits of callers.
+
+    The last third of the time is compared with the one before.
+
+    \b
+    Example:
+      orderflow bench soak --minutes 30
+    \b
+    Exit codes:
+      0   measured, every order took its units once (targets may be missed: they are printed)
+      1   units are missing, or a process ended meanwhile; or this is no checkout
+      69  the broker or a process did not run: the log is shown
+    """
+    options = {"minutes": minutes, "rate": rate, "state_memory_mb": state_memory}
+    _run(
+        "soak",
+        options,
+        save,
+        as_json,
+        lambda job, box, directory, say: [job.measure(box, directory, say=say, **options)],
+        registry=True,
+    )
+
+
 def micro(
     quick: Annotated[bool, typer.Option("--quick", help="Three times each part instead of ten: for CI.")] = False,
     against: Annotated[Path | None, typer.Option("--against", help="Compare with these raw results instead of the repository's.")] = None,
@@ -209,7 +242,7 @@ def micro(
         raise typer.Exit(NO)
 
 
-COMMANDS = (latency, restore, rebalance, scale, hot, micro)
+COMMANDS = (latency, restore, rebalance, scale, hot, soak, micro)
 """In the order of the help; `orderflow bench` takes them in."""
 
 

@@ -114,6 +114,16 @@ def used_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def held(pid: int) -> tuple[int, int, int]:
+    """MB of memory, open files and threads of a process now; zeros when it is gone or the kernel does not say."""
+    process = Path(f"/proc/{pid}")
+    try:
+        pages = int((process / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+    except OSError:
+        return 0, 0, 0
+
+
 def family_s(pid: int) -> float:
     """CPU seconds a process has used, with its living descendants and the ended ones that were waited for."""
     used: dict[int, float] = {}

@@ -33,7 +33,7 @@ SKUS = 200
 UNITS = 1_000_000
 SETTLE_TIMEOUT_S = 60.0
 POLL_S = 0.5
-TIMED_OUT = 0
+TIMED_OUT, CREATED = 0, 201
 CONNECTIONS = 4000
 """More than callers ever wait at the same time: nobody stands in a queue of the load's own."""
 PRICE = {"amount_minor": 1000, "currency": "EUR"}
@@ -49,13 +49,18 @@ def measure(
     say(f"starting a system with {workers} worker{'s' * (workers > 1)}")
     servers = Servers(box.bootstrap, box.registry_url)
     with contest.watched() as conditions, System(directory / "system", servers=servers, workers=workers, payments=prepaid) as system:
-        pids = {name: int((box.data_dir / "run" / f"{name}.pid").read_text().split()[0]) for name in ("kafka", "registry")}
-        pids |= {process.name: process.pid for process in system.state.processes}
+        pids = pids_of(box, system)
         say(f"{rate:g} orders/s for {warm_s + seconds:g} s")
         began_ms = time.time_ns() // 1_000_000
         found = asyncio.run(_load(system.url, rate, seconds, warm_s, items, prepaid, pids))
     steps = steps_ms(servers, directory / "schemas.json", began_ms + int(warm_s * 1000))
     return {"workers": workers, "rate": rate, "items": items, "prepaid": prepaid, **found, "steps_ms": steps, **conditions}
+
+
+def pids_of(box: Any, system: System) -> dict[str, int]:
+    """Every process of the system, by name, the servers first."""
+    servers = {name: int((box.data_dir / "run" / f"{name}.pid").read_text().split()[0]) for name in ("kafka", "registry")}
+    return servers | {process.name: process.pid for process in system.state.processes}
 
 
 Fact = tuple[int, str, Any]
@@ -100,12 +105,9 @@ ANSWERS = {PaymentAuthorized: AUTHORIZE}
 async def _load(url: str, rate: float, seconds: float, warm_s: float, items: int, prepaid: bool, pids: dict[str, int]) -> dict[str, Any]:
     count, skip = int(rate * (warm_s + seconds)), int(rate * warm_s)
     async with Edge(url, connections=CONNECTIONS) as edge:
-        for sku in range(SKUS):
-            answer = await edge.post(f"{STOCK}/receipts", {"sku": f"BENCH-{sku}", "quantity": UNITS}, f"receipt-{sku}")
-            if answer.status >= 300:
-                raise fleet.BenchError(f"a receipt was answered with {answer.status}: {answer.body}")
+        await fill(edge)
         began = time.monotonic() + 0.2
-        posts = [asyncio.create_task(_post(edge, number, began + number / rate, items, prepaid)) for number in range(count)]
+        posts = [asyncio.create_task(post(edge, number, began + number / rate, items, prepaid)) for number in range(count)]
         await asyncio.sleep(max(0.0, began + warm_s - time.monotonic()))
         used, since = {name: machine.used_s(pid) for name, pid in pids.items()}, time.monotonic()
         answers = await asyncio.gather(*posts)
@@ -113,10 +115,10 @@ async def _load(url: str, rate: float, seconds: float, warm_s: float, items: int
         cpu = {name: round((machine.used_s(pid) - used[name]) / span, 3) for name, pid in pids.items()}
         measured = answers[skip:]
         statuses = Counter(status for status, _ in measured)
-        fault, sold = await _check(edge, count, items)
+        fault, sold = await check_sold(edge, count, items)
     return {
         "samples": len(measured),
-        "wait_ms": traffic.spread(wait for status, wait in measured if status == 201),
+        "wait_ms": traffic.spread(wait for status, wait in measured if status == CREATED),
         "statuses": {str(status): number for status, number in sorted(statuses.items())},
         "cpu_share": cpu,
         "cpu_ms_per_order": {name: round(share / rate * 1000, 3) for name, share in cpu.items()},
@@ -125,8 +127,16 @@ async def _load(url: str, rate: float, seconds: float, warm_s: float, items: int
     }
 
 
-async def _post(edge: Edge, number: int, due: float, items: int, prepaid: bool) -> tuple[int, float]:
-    """Status (0: nobody answered in time) and seconds since the request was due."""
+async def fill(edge: Edge) -> None:
+    """Units of every SKU that is ordered."""
+    for sku in range(SKUS):
+        answer = await edge.post(f"{STOCK}/receipts", {"sku": f"BENCH-{sku}", "quantity": UNITS}, f"receipt-{sku}")
+        if answer.status >= 300:
+            raise fleet.BenchError(f"a receipt was answered with {answer.status}: {answer.body}")
+
+
+async def post(edge: Edge, number: int, due: float, items: int, prepaid: bool) -> tuple[int, float]:
+    """Place order `number` when it is due. Status (0: nobody answered in time) and seconds since the request was due."""
     await asyncio.sleep(max(0.0, due - time.monotonic()))
     lines: list[dict[str, Any]] = [{"sku": f"BENCH-{(number * items + line) % SKUS}", "qty": 1} for line in range(items)]
     body: dict[str, Any] = {"items": lines}
@@ -139,7 +149,7 @@ async def _post(edge: Edge, number: int, due: float, items: int, prepaid: bool) 
     return answer.status, time.monotonic() - due
 
 
-async def _check(edge: Edge, orders: int, items: int) -> tuple[str, int]:
+async def check_sold(edge: Edge, orders: int, items: int) -> tuple[str, int]:
     """Every order took its units once: what is gone from the stock is what was ordered. Waits for those that were answered with 202."""
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     while True:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ PATIENT = {"SESSION_TIMEOUT_S": "120", "GIVE_UP_S": "600"}
 """A session that does not time out while a worker is started again, however busy the machine is."""
 AT_ONCE_S = 60.0
 """librdkafka leaves a group without waiting for its word that it heard; a session that has to end takes twice as long."""
+
+ASKED_ANEW_S = 1.0
+"""What librdkafka lets go by between two requests to join."""
 
 WITHOUT_COORDINATOR = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 
@@ -68,6 +72,23 @@ def test_partitions_that_a_killed_worker_was_about_to_give_away_find_an_owner(pl
             os.kill(one.child, signal.SIGKILL)
             until(lambda: len(one.said("partitions.assigned")) > 1, "one is back", START_S)
             until(lambda: len(one.owned) + len(two.owned) == everything and shared(place, one, two), "each has an owner", START_S)
+
+
+def test_a_newcomer_asks_for_its_partitions_at_once(place: Place) -> None:
+    """librdkafka by itself asks a second after the empty assignment that everybody gets first; a busy machine may take as long, but not each time."""
+    waits = []
+    with place.worker("one") as one:
+        one.until_ready()
+        for number in range(3):
+            with place.worker(f"newcomer-{number}") as two:
+                until(lambda: two.owned, "it has partitions", START_S)  # noqa: B023  (asked for within the loop)
+                first, second = two.said("partitions.assigned")[:2]
+                assert not first["partitions"] and second["partitions"]
+                waits.append((datetime.fromisoformat(second["timestamp"]) - datetime.fromisoformat(first["timestamp"])).total_seconds())
+            until(lambda: shared(place, one), "one has everything again", START_S)
+            if waits[-1] < ASKED_ANEW_S:
+                return
+    pytest.fail(f"the partitions came after {waits} s")
 
 
 def members(place: Place) -> int:
