@@ -29,20 +29,20 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
     high = max([max(row.high, row.value or 0.0) for row in rows] + [1e-9])
     plot = WIDTH - LABEL - RIGHT
     height = TOP + len(rows) * (BAR + GAP) + 8
-    parts = [_text(16, 24, title, size=16, bold=True), _text(16, 43, unit, size=12)]
+    parts = [text(16, 24, title, size=16, bold=True), text(16, 43, unit, size=12)]
     for index, row in enumerate(rows):
         y = TOP + index * (BAR + GAP)
-        parts.append(_text(LABEL - 8, y + BAR - 6, row.label, anchor="end"))
+        parts.append(text(LABEL - 8, y + BAR - 6, row.label, anchor="end"))
         if row.value is None:
-            parts.append(_text(LABEL + 4, y + BAR - 6, row.note))
+            parts.append(text(LABEL + 4, y + BAR - 6, row.note))
             continue
         parts.append(f'<rect x="{LABEL}" y="{y}" width="{row.value / high * plot:.1f}" height="{BAR}" fill="{COLORS[0]}"/>')
         middle, left, right = y + BAR / 2, LABEL + row.low / high * plot, LABEL + row.high / high * plot
         if row.high > row.low:
             parts.append(f'<path d="M{left:.1f} {middle}H{right:.1f}" stroke="{INK}" stroke-width="2"/>')
         end = max(right, LABEL + row.value / high * plot)
-        parts.append(_text(end + 6, y + BAR - 6, f"{number(row.value)} {row.note}".rstrip()))
-    return _svg(height, parts)
+        parts.append(text(end + 6, y + BAR - 6, f"{number(row.value)} {row.note}".rstrip()))
+    return svg(height, parts)
 
 
 def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[tuple[float, float]]], *, log_y: bool = False) -> str:
@@ -58,13 +58,13 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[
     x0, x1 = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
     y0 = scaled(min(ys)) if log_y else 0.0
     y1 = scaled(max(ys)) if scaled(max(ys)) > y0 else y0 + 1
-    parts = [_text(16, 24, title, size=16, bold=True), _text(16, 43, f"{y_label} over {x_label}", size=12)]
+    parts = [text(16, 24, title, size=16, bold=True), text(16, 43, f"{y_label} over {x_label}", size=12)]
     for step in range(5):
         share = step / 4
         y, value = top + plot_h * (1 - share), y0 + share * (y1 - y0)
         parts.append(f'<path d="M{left} {y:.1f}H{left + plot_w}" stroke="{FAINT}"/>')
-        parts.append(_text(left - 6, y + 4, number(10**value if log_y else value), anchor="end"))
-        parts.append(_text(left + plot_w * share, top + plot_h + 18, number(x0 + share * (x1 - x0)), anchor="middle"))
+        parts.append(text(left - 6, y + 4, number(10**value if log_y else value), anchor="end"))
+        parts.append(text(left + plot_w * share, top + plot_h + 18, number(x0 + share * (x1 - x0)), anchor="middle"))
     for index, (name, points) in enumerate(series.items()):
         color = COLORS[index % len(COLORS)]
         places = [(left + (x - x0) / (x1 - x0) * plot_w, top + plot_h * (1 - (scaled(y) - y0) / (y1 - y0))) for x, y in sorted(points)]
@@ -72,8 +72,8 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.extend(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in places)
         parts.append(f'<rect x="{left + plot_w + 16}" y="{top + index * 20}" width="12" height="12" fill="{color}"/>')
-        parts.append(_text(left + plot_w + 34, top + index * 20 + 11, name))
-    return _svg(top + plot_h + 32, parts)
+        parts.append(text(left + plot_w + 34, top + index * 20 + 11, name))
+    return svg(top + plot_h + 32, parts)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -89,11 +89,13 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.3g}"
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 13, bold: bool = False) -> str:
+def text(x: float, y: float, said: str, *, anchor: str = "start", size: int = 13, bold: bool = False) -> str:
+    """A line of text at its baseline."""
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"{weight}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"{weight}>{escape(said)}</text>'
 
 
-def _svg(height: float, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" font-family="{FAMILY}" fill="{INK}">'
+def svg(height: float, parts: Sequence[str], *, width: int = WIDTH) -> str:
+    """The whole picture."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" font-family="{FAMILY}" fill="{INK}">'
     return "\n".join([head, f'<rect width="100%" height="100%" fill="{PAPER}"/>', *parts, "</svg>", ""])

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import flame
 import fleet
 import hot
 import j1
@@ -15,6 +16,7 @@ import rebalance
 import report
 import restore
 import scale
+import soak
 import targets
 import traffic
 import typer
@@ -236,6 +238,16 @@ ROUNDS: dict[str, dict[str, Any]] = {
         ],
     },
     "scale": {"contestant": "keys=10", "keys": 10, "events_per_s": 30_000, "cpu_us_per_event": 20.0, "rss_mb": [100]},
+    "soak": {
+        "rate": 40.0,
+        "minutes": 30.0,
+        "processes": {
+            "kafka": {"memory_mb": [500, 600, 700], "files": [90, 90, 90], "threads": [80, 80, 80]},
+            "worker-1": {"memory_mb": [200, 300, 303], "files": [40, 41, 41], "threads": [20, 20, 20]},
+        },
+        "wait_ms": {third: WAITS for third in ("first", "middle", "last")},
+        "statuses": {"201": 5},
+    },
     "hot": {"round": 1, "contestant": "uniform", "events_per_s": 30_000, "cpu_us_per_event": 20.0},
 }
 
@@ -258,6 +270,47 @@ def test_what_is_measured_can_be_shown(name: str) -> None:
 def test_a_worker_that_left_badly_is_said() -> None:
     (line,) = rebalance.rows({"rounds": [{**ROUNDS["rebalance"], "void": False, "fault": ""}]})
     assert "ended with [12]" in line[-1]
+
+
+# -- soak ---------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("values", "grown"),
+    [
+        ([10, 20, 30, 30, 30, 30, 30, 30, 30], 1.0),  # caches that fill up at first
+        ([10, 10, 10, 20, 20, 20, 30, 30, 30], 1.5),
+        ([10, 10, 10, 20, 20, 20, 20, 20, 90], 1.0),  # one peak
+        ([0, 0, 0], 1.0),  # the kernel does not say
+    ],
+)
+def test_growth_is_from_the_middle_third_to_the_last(values: list[int], grown: float) -> None:
+    assert soak.growth(values) == grown
+
+
+def test_only_what_is_ours_may_not_grow() -> None:
+    found = soak.targets([ROUNDS["soak"]])
+    assert [(each["measured"], each["met"]) for each in found] == [(1.01, True), (1.0, True), (1.0, True), (1.0, True)]
+    leaking = {"edge": {"memory_mb": [100, 100, 110], "files": [9, 9, 9], "threads": [3, 3, 4]}}
+    found = soak.targets([{**ROUNDS["soak"], "processes": leaking}])
+    assert [each["met"] for each in found] == [False, True, False, True]
+
+
+# -- flame graphs -------------------------------------------------------------------------------------------------------------------
+STACKS = """\
+main (a.py:1);work (b.py:10);0x7f00aa (libc.so.6) 30
+main (a.py:1);work (b.py:12);rocksdb::Insert (rocks.so) 50
+main (a.py:2);idle (c.py:3) 20
+other (d.py:1);Condition.wait (threading.py:327) 900
+"""
+
+
+def test_a_flame_graph_shows_shares_of_what_did_not_wait() -> None:
+    root = flame.tree(flame.folded(STACKS.splitlines()))
+    (main,) = root.calls.values()
+    assert (root.count, main.count) == (100, 100)
+    assert {name: child.count for name, child in main.calls.items()} == {"work (b.py)": 80, "idle (c.py)": 20}
+    picture = flame.svg(root, "a title")
+    assert "work (b.py): 80 samples, 80.0%" in picture and "rocksdb::Insert (rocks.so): 50 samples, 50.0%" in picture
+    assert "Condition" not in picture and "a title" in picture
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------------------------
@@ -322,7 +375,7 @@ def test_a_rate_that_is_too_high_says_so(change: dict[str, Any], said: str) -> N
     assert row[-1] == said
 
 
-@pytest.mark.parametrize("name", ["latency", "product", "restore", "rebalance", "scale", "hot", "micro"])
+@pytest.mark.parametrize("name", ["latency", "product", "restore", "rebalance", "scale", "hot", "soak", "micro"])
 def test_the_page_can_show_it(name: str) -> None:
     assert report.reader({"job": name}).__name__ == name
 
