@@ -1,4 +1,4 @@
-"""`orderflow bench latency | restore | rebalance | scale | hot | soak | micro`: what a running system does, beside what was wanted of it.
+"""`orderflow bench latency | restore | restart | rebalance | scale | hot | soak | micro`: what a running system does, beside what was wanted of it.
 
 Every command measures with real workers on a broker of its own, checks what came out, and prints a missed target as plainly as a met one.
 """
@@ -95,6 +95,27 @@ def restore(
     """
     options = {"rows": rows, "kills": rounds, "rebuilds": rebuilds}
     _run("restore", options, save, as_json, lambda job, box, directory, say: job.measure(box.bootstrap, directory, say=say, **options))
+
+
+def restart(
+    rounds: Rounds = 3,
+    records: Annotated[int, typer.Option("--records", min=1000, help="Commands of J1 that everybody has processed before.")] = 1_000_000,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """How soon somebody is back after kill -9 with the disk kept: ours, and Kafka Streams as a static and as a dynamic member, in turn.
+
+    \b
+    Example:
+      orderflow bench restart --rounds 3
+    \b
+    Exit codes:
+      0   measured, the output of everybody is right (a missed target is printed)
+      1   an output is wrong, or a peer could not be built; or this is no checkout
+      69  the broker or a contestant did not run: the log is shown
+    """
+    options = {"rounds": rounds, "records": records}
+    _run("restart", options, save, as_json, lambda job, box, directory, say: job.measure(box.bootstrap, directory, say=say, **options))
 
 
 def rebalance(
@@ -242,7 +263,7 @@ def micro(
         raise typer.Exit(NO)
 
 
-COMMANDS = (latency, restore, rebalance, scale, hot, soak, micro)
+COMMANDS = (latency, restore, restart, rebalance, scale, hot, soak, micro)
 """In the order of the help; `orderflow bench` takes them in."""
 
 

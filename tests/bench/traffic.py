@@ -13,6 +13,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,12 +35,13 @@ class Unanswered(fleet.BenchError):
 
 
 class Load(Struct, frozen=True):
-    """Commands of J1's input at a constant rate; `count` 0 goes on until it is told to stop."""
+    """Commands of J1's input at a constant rate, from the `first` one on; `count` 0 goes on until it is told to stop."""
 
     bootstrap: str
     prefix: str
     rate: float
     count: int = 0
+    first: int = 0
 
 
 # -- the load process ---------------------------------------------------------------------------------------------------------------
@@ -58,7 +60,9 @@ def send(load: Load) -> None:
     producer = Producer(config)
     topic = f"{load.prefix}.commands"
     producer.list_topics(topic, timeout=10)
-    source = _encoded(load.count or 1 << 62)
+    source = _encoded(load.first + load.count if load.count else 1 << 62)
+    for _ in islice(source, load.first):
+        pass  # before it begins
     records = iter(list(source)) if load.count and load.rate > FAST else source
     late = array("f")
     began = time.monotonic() + BEGIN_IN_S

@@ -238,6 +238,7 @@ ROUNDS: dict[str, dict[str, Any]] = {
         ],
     },
     "scale": {"contestant": "keys=10", "keys": 10, "events_per_s": 30_000, "cpu_us_per_event": 20.0, "rss_mb": [100]},
+    "restart": {"contestant": "orderflow", "what": "the product", "kill_to_commit_s": 2.0, "start_to_commit_s": 1.5},
     "soak": {
         "rate": 40.0,
         "minutes": 30.0,
@@ -375,7 +376,7 @@ def test_a_rate_that_is_too_high_says_so(change: dict[str, Any], said: str) -> N
     assert row[-1] == said
 
 
-@pytest.mark.parametrize("name", ["latency", "product", "restore", "rebalance", "scale", "hot", "soak", "micro"])
+@pytest.mark.parametrize("name", ["latency", "product", "restore", "restart", "rebalance", "scale", "hot", "soak", "micro"])
 def test_the_page_can_show_it(name: str) -> None:
     assert report.reader({"job": name}).__name__ == name
 
