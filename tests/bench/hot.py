@@ -15,7 +15,6 @@ import fleet
 import j1
 import plots
 import targets as wanted
-from scale import range_of
 
 EXPONENT = 1.1
 ON_HAND = 1_000_000_000
@@ -73,7 +72,7 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         counted = [each for each in mine if contest.counts(each)]
         shown = counted or mine
         faults = [each["fault"] for each in mine if each["fault"]]
-        figures = [range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
+        figures = [wanted.range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
         ratio = f"{ratios[name]['median']:g}" if name in ratios else ""
         yield name, *figures, ratio, f"{len(counted)} of {len(mine)}", faults[0] if faults else "right"
 
@@ -84,11 +83,5 @@ def table(document: dict[str, Any]) -> str:
 
 def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Events per second, one bar for each way of choosing keys."""
-    bars = []
-    for name in PICKS:
-        values = [each["events_per_s"] for each in document["rounds"] if each["contestant"] == name and contest.counts(each)]
-        found = contest.spread(values) if values else None
-        bars.append(
-            plots.Bar(name, found["median"], found["from"], found["to"]) if found else plots.Bar(name, None, note="no round counts")
-        )
+    bars = wanted.bars(document, "events_per_s")
     yield "events", plots.bars("Events per second by the keys' distribution", "more is better; the line is the range", bars)

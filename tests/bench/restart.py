@@ -163,16 +163,9 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for name, what in dict.fromkeys((each["contestant"], each["what"]) for each in document["rounds"]):
         mine = [each for each in document["rounds"] if each["contestant"] == name]
         valid = [each for each in mine if contest.counts(each)]
-        figures = [_range([each[metric] for each in valid]) for metric in ("kill_to_commit_s", "start_to_commit_s")]
+        figures = [wanted.range_of([each[metric] for each in valid]) for metric in ("kill_to_commit_s", "start_to_commit_s")]
         faults = [each["fault"] for each in mine if each["fault"]]
         yield what, *figures, f"{len(valid)} of {len(mine)}", faults[0] if faults else "right"
-
-
-def _range(values: list[float]) -> str:
-    if not values:
-        return ""
-    found = contest.spread(values)
-    return f"{found['median']:g}" + (f" ({found['from']:g}-{found['to']:g})" if len(values) > 1 else "")
 
 
 def table(document: dict[str, Any]) -> str:
@@ -181,11 +174,5 @@ def table(document: dict[str, Any]) -> str:
 
 def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The waits."""
-    bars = []
-    for name in dict.fromkeys(each["contestant"] for each in document["rounds"]):
-        values = [each["kill_to_commit_s"] for each in document["rounds"] if each["contestant"] == name and contest.counts(each)]
-        found = contest.spread(values) if values else None
-        bars.append(
-            plots.Bar(name, found["median"], found["from"], found["to"]) if found else plots.Bar(name, None, note="no round counts")
-        )
+    bars = wanted.bars(document, "kill_to_commit_s")
     yield "back", plots.bars("kill -9 to the first new commit", "s, less is better; the line is the range", bars)

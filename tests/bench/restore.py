@@ -174,23 +174,16 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         rebuilt, back = each["rebuilt"], each["back"]
         yield (
             each["rows"],
-            _range(one["records_per_s"] for one in rebuilt),
-            _range(one["cpu_us_per_record"] for one in rebuilt),
-            _range(one["seconds"] for one in rebuilt),
+            wanted.range_of([one["records_per_s"] for one in rebuilt]),
+            wanted.range_of([one["cpu_us_per_record"] for one in rebuilt]),
+            wanted.range_of([one["seconds"] for one in rebuilt]),
             rebuilt[-1]["disk_mb"],
             rebuilt[-1]["rss_mb"],
-            _range(one["kill_to_commit_s"] for one in back),
-            _range(one["start_to_commit_s"] for one in back),
-            _range(one["restored"] for one in back),
+            wanted.range_of([one["kill_to_commit_s"] for one in back]),
+            wanted.range_of([one["start_to_commit_s"] for one in back]),
+            wanted.range_of([one["restored"] for one in back]),
             (each["fault"] or "right") + ", void" * each["void"],
         )
-
-
-def _range(values: Iterator[float]) -> str:
-    found = sorted(values)
-    if not found:
-        return ""
-    return f"{median(found):g}" + (f" ({found[0]:g}-{found[-1]:g})" if len(found) > 1 else "")
 
 
 def table(document: dict[str, Any]) -> str:

@@ -131,15 +131,9 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         faults = [each["fault"] for each in mine if each["fault"]]
         valid = [each for each in mine if contest.counts(each)]
         shown = valid or mine
-        figures = [range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
+        figures = [wanted.range_of([each[metric] for each in shown]) for metric in ("events_per_s", "cpu_us_per_event")]
         memory = max(max(each["rss_mb"]) for each in shown)
         yield name, *figures, memory, f"{len(valid)} of {len(mine)}", faults[0] if faults else "right"
-
-
-def range_of(values: Sequence[float]) -> str:
-    """Median and range, shortly."""
-    found = contest.spread(values)
-    return f"{found['median']:g}" + (f" ({found['from']:g}-{found['to']:g})" if len(values) > 1 else "")
 
 
 def table(document: dict[str, Any]) -> str:
@@ -148,11 +142,4 @@ def table(document: dict[str, Any]) -> str:
 
 def charts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """CPU per event at every point."""
-    bars = []
-    for name in dict.fromkeys(each["contestant"] for each in document["rounds"]):
-        values = [each["cpu_us_per_event"] for each in document["rounds"] if each["contestant"] == name and contest.counts(each)]
-        found = contest.spread(values) if values else None
-        bars.append(
-            plots.Bar(name, found["median"], found["from"], found["to"]) if found else plots.Bar(name, None, note="no round counts")
-        )
-    yield "cpu", plots.bars("CPU per event", "µs, less is better; the line is the range", bars)
+    yield "cpu", plots.bars("CPU per event", "µs, less is better; the line is the range", wanted.bars(document, "cpu_us_per_event"))

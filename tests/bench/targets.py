@@ -41,6 +41,26 @@ def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield each["name"], measured, f"{limit} {each['unit']}", verdict
 
 
+def bars(found: Mapping[str, Any], metric: str) -> list[plots.Bar]:
+    """A bar per contestant, in their order: the median and the range of a figure over the rounds that count."""
+    names = dict.fromkeys(each["contestant"] for each in found["rounds"])
+    middle = contest.medians(found["rounds"], [metric])
+    return [
+        plots.Bar(name, spread["median"], spread["from"], spread["to"])
+        if (spread := middle[name].get(metric))
+        else plots.Bar(name, None, note="no round counts")
+        for name in names
+    ]
+
+
+def range_of(values: Sequence[float]) -> str:
+    """Median and range, shortly; empty without values."""
+    if not values:
+        return ""
+    found = contest.spread(values)
+    return f"{found['median']:g}" + (f" ({found['from']:g}-{found['to']:g})" if len(values) > 1 else "")
+
+
 def table(head: Sequence[str], lines: Sequence[Sequence[Any]], found: Mapping[str, Any]) -> str:
     """The Markdown of docs/benchmarks-system.md: the figures, the targets, where they were taken."""
     parts = [plots.markdown(head, [[str(cell) for cell in line] for line in lines])]
