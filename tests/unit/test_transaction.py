@@ -147,6 +147,10 @@ class Scripted:
     def poll(self, timeout: float) -> int:
         return 0
 
+    def flush(self, timeout: float) -> int:
+        self._do("flush", timeout)
+        return 0
+
     def send_offsets_to_transaction(self, offsets: Any, group: Any, timeout: float) -> None:
         self._do("send_offsets", timeout)
 
@@ -175,7 +179,7 @@ def step(producer: Scripted, within_s: float = 30.0) -> Transaction:
     return opened
 
 
-COMMITTED = ["init", "begin", "produce", "send_offsets", "commit"]
+COMMITTED = ["init", "begin", "produce", "flush", "send_offsets", "commit"]
 
 
 @pytest.mark.parametrize("call", ["init", "send_offsets", "commit"])
@@ -235,17 +239,27 @@ def test_retries_end() -> None:
     assert producer.calls.count("commit") == RETRIES_MAX + 1
 
 
-def test_offsets_and_commit_share_one_deadline() -> None:
-    producer = Scripted("send_offsets", takes_s=7.0)
+@pytest.mark.parametrize(("slow", "allowed"), [("flush", [10.0, 3.0, 3.0]), ("send_offsets", [10.0, 10.0, 3.0])])
+def test_records_offsets_and_commit_share_one_deadline(slow: str, allowed: list[float]) -> None:
+    producer = Scripted(slow, takes_s=7.0)
     step(producer, within_s=10.0)
-    assert producer.allowed[-2:] == [10.0, 3.0]
+    assert producer.allowed[-3:] == allowed
 
 
-def test_a_commit_is_not_asked_for_when_its_time_is_over() -> None:
-    producer = Scripted("send_offsets", takes_s=11.0)
+@pytest.mark.parametrize(("slow", "follows"), [("flush", "send_offsets"), ("send_offsets", "commit")])
+def test_nothing_more_is_asked_for_when_the_time_is_over(slow: str, follows: str) -> None:
+    producer = Scripted(slow, takes_s=11.0)
     with pytest.raises(Fatal, match="not done in time"):
         step(producer, within_s=10.0)
-    assert "commit" not in producer.calls
+    assert follows not in producer.calls
+
+
+def test_a_time_that_is_over_before_does_not_wait_for_ever() -> None:
+    """A negative timeout means for ever."""
+    producer = Scripted()
+    with pytest.raises(Fatal, match="not done in time"):
+        step(producer, within_s=-1.0)
+    assert min(producer.allowed) >= 0.0
 
 
 def test_a_commit_that_fails_is_never_taken_for_done() -> None:
