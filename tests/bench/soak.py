@@ -43,8 +43,9 @@ def measure(box: Any, directory: Path, *, rate: float, minutes: float, state_mem
         pids = product.pids_of(box, system)
         say(f"{rate:g} orders/s for {minutes:g} min")
         found = asyncio.run(_load(system.url, rate, minutes * 60, pids))
-        ended = [name for name, pid in product.pids_of(box, system).items() if pid != pids[name]]
-    fault = found.pop("fault") or (f"started again meanwhile: {', '.join(ended)}" if ended else "")
+        now = product.pids_of(box, system)
+    ended = [name for name, pid in pids.items() if now.get(name) != pid]
+    fault = found.pop("fault") or (f"ended meanwhile: {', '.join(ended)}" if ended else "")
     return {"rate": rate, "minutes": minutes, "state_memory_mb": state_memory_mb, **found, "fault": fault, **conditions}
 
 

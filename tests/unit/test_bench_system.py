@@ -14,6 +14,7 @@ import product
 import pytest
 import rebalance
 import report
+import restart
 import restore
 import scale
 import soak
@@ -271,6 +272,17 @@ def test_what_is_measured_can_be_shown(name: str) -> None:
 def test_a_worker_that_left_badly_is_said() -> None:
     (line,) = rebalance.rows({"rounds": [{**ROUNDS["rebalance"], "void": False, "fault": ""}]})
     assert "ended with [12]" in line[-1]
+
+
+def test_a_peer_that_cannot_be_built_is_listed_and_is_no_target() -> None:
+    ours = {**ROUNDS["restart"], "void": False, "fault": ""}
+    missing = {"contestant": "kafka-streams", "what": "the peer", "void": False, "fault": "not run: no Maven"}
+    document = {"rounds": [ours, missing]}
+    assert [line[0] for line in restart.rows(document)] == ["the product", "the peer"]
+    assert list(restart.rows(document))[1][-1] == "not run: no Maven"
+    ((_, chart),) = restart.charts(document)
+    assert "no round counts" in chart
+    assert [(each["measured"], each["met"]) for each in restart.targets([ours, missing])] == [(2.0, True)]
 
 
 # -- soak ---------------------------------------------------------------------------------------------------------------------------
