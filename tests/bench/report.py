@@ -3,8 +3,11 @@
 Every `docs/benchmarks/NAME.json` has its place in a page, between `<!-- bench: NAME -->` and `<!-- end -->`: a table, then the charts. The
 document's `job` names the module of this folder that shows it (`table(document)` in Markdown, `charts(document)` of (name, SVG)). A place
 `<!-- bench: NAME, when measured -->` may be without results, and then says so.
+
+Every `docs/benchmarks/flame-NAME.txt.gz`, folded stacks, is a flame graph.
 """
 
+import gzip
 import importlib
 import json
 import re
@@ -12,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import flame
 
 READERS = {"j1": "j1_contest"}
 """Where a job's reader is, when not in the module of its name."""
@@ -34,6 +39,10 @@ def reader(document: Mapping[str, Any]) -> ModuleType:
 def files(root: Path) -> Iterator[tuple[Path, str]]:
     """Every file that is made from the raw results, with its text: the charts, then the pages. Raises Missing."""
     pages = {page: page.read_text() for page in sorted((root / "docs").glob("benchmarks*.md"))}
+    for raw in sorted((root / "docs" / "benchmarks").glob("flame-*.txt.gz")):
+        name = raw.name.removesuffix(".txt.gz")
+        stacks = gzip.decompress(raw.read_bytes()).decode().splitlines()
+        yield raw.with_name(f"{name}.svg"), flame.svg(flame.tree(flame.folded(stacks)), f"J1, one worker, {name.removeprefix('flame-')}")
     sections = {}
     for raw in sorted((root / "docs" / "benchmarks").glob("*.json")):
         document = json.loads(raw.read_text())
