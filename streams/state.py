@@ -1,12 +1,13 @@
 """What a worker tells of its own state: partitions and positions, digests, single rows' digests, and a checkpoint of all of it.
 
 Answers come from a frozen view of a partition, so that rows and position belong together while the worker goes on. Nothing here changes
-anything but the directory of checkpoints.
+anything but the directory of checkpoints, and only a program on this machine may ask for that.
 """
 
 import asyncio
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -130,12 +131,22 @@ def add_pages(app: Any, engine: Engine, store: Store) -> None:
         return await _serve(view, lambda: reader.rows(*place(request), request.match_info["table"], number))
 
     async def checkpoint(view: Any, request: Any, **match_info: str) -> Any:
+        if not asked_by_a_program_here(request):
+            return answer(view, {"detail": "a checkpoint is made for a program on the worker's own machine only"}, 403)
         return await _serve(view, lambda: reader.checkpoint(request.match_info["name"]))
 
     add_page(app, "/state", overview)
     add_page(app, "/state/{space}/{partition}/digest", one)
     add_page(app, "/state/{space}/{partition}/rows/{table}/{bucket}", rows)
     app.page("/state/checkpoints/{name}")(type("MakeCheckpoint", (View,), {"post": checkpoint}))
+
+
+def asked_by_a_program_here(request: Any) -> bool:
+    """Did an aiohttp request come from this machine, and not from a page that a browser on it shows?"""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        return False
+    own, peer = (request.get_extra_info(name) for name in ("sockname", "peername"))
+    return bool(own and peer) and (own[0] == peer[0] or ip_address(peer[0]).is_loopback)
 
 
 async def _serve(view: Any, read: Callable[[], Any]) -> Any:

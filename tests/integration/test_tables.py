@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,6 +249,15 @@ def checkpoint(rig: Rig, tables: Run, tmp_path: Path) -> Path:
     asyncio.run(rig.receive(LATER, 1))
     rig.quiet_ends()
     return copy
+
+
+def test_a_checkpoint_is_not_made_for_a_page_in_a_browser(rig: Rig) -> None:
+    worker = rig.system.state.workers[0].url
+    page = urllib.request.Request(f"{worker}/state/checkpoints/stolen", method="POST", headers={"Origin": "https://shop.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(page)
+    assert refused.value.code == 403
+    assert not list(rig.directory.rglob("stolen"))
 
 
 def test_a_worker_starts_from_a_checkpoint_and_reads_only_what_came_after(rig: Rig, tables: Run, checkpoint: Path) -> None:
