@@ -196,6 +196,9 @@ class Consumer:
         self._process.point("subscribe")
         assert self._group is not None, "this group is not simulated"
         self._callbacks = callbacks
+        if self.member is not None and self._group.members.get(self.member.member_id) is self.member:
+            self._group.rebalance()
+            return
         config, process = self._config, self._process
         session_us = int(config["session.timeout.ms"]) * 1000
         self.member = Member("", config.get("group.instance.id", ""), config["client.id"], topics, session_us, process.wake)
@@ -247,14 +250,15 @@ class Consumer:
             member.owned.clear()
             group.join(member)
             return
-        if member.given == member.owned:
+        if member.told == member.generation:
             return
+        member.told = member.generation
         revoked = member.owned - member.given
         if revoked:
             self._callbacks["on_revoke"](self, _partitions(sorted(revoked)))
             group.gave_up(member, revoked)
-        assigned = member.given - member.owned
-        if assigned and group.members.get(member.member_id) is member:
+        if group.members.get(member.member_id) is member:
+            assigned = member.given - member.owned
             member.owned |= assigned
             self._callbacks["on_assign"](self, _partitions(sorted(assigned)))
 

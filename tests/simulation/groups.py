@@ -1,7 +1,7 @@
 """The simulated group coordinator: members, generations, cooperative-sticky assignment, static and dynamic membership.
 
 A rebalance is one agreement here: once every live member has heard of it, the generation moves and each member is told, inside its
-next poll, what to give up; what was given up is dealt out in the generation after. A member that is not heard of for its session
+next poll, what to give up and what it gets, which may be nothing; what was given up is dealt out in the generation after. A member that is not heard of for its session
 timeout is removed, its partitions go to others, and it learns so when it next speaks.
 """
 
@@ -27,6 +27,8 @@ class Member:
         self.owned: set[Key] = set()
         self.given: set[Key] = set()
         self.generation = -1
+        self.told = -1
+        """The generation its callbacks were called for last."""
         self.seen_us = 0
         self.alive: Callable[[], bool] = lambda: True
         """Does its heartbeat thread run?"""
@@ -57,7 +59,7 @@ class Group:
         """
         self._count += 1
         member.member_id = f"{member.client_id}-{self._count}"
-        member.seen_us = self.now_us()
+        member.seen_us, member.told = self.now_us(), -1
         replaced = next((each for each in self.members.values() if member.instance and each.instance == member.instance), None)
         member.given = set()
         if replaced is not None:

@@ -1,6 +1,6 @@
 """One suite of laws for the log, held by a real Kafka and by the simulated one. Where they differ: docs/proof.md."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -167,7 +167,10 @@ def test_a_transaction_past_its_timeout_is_aborted_and_cannot_be_committed(port:
     assert values(read(port, topic)[0]) == []
 
 
-def member(port: Port, group: str, topic: str, name: str) -> tuple[Any, list[TopicPartition]]:
+def member(
+    port: Port, group: str, topic: str, name: str, told: Callable[[int, Callable[[], None]], None] = lambda count, subscribe: None
+) -> tuple[Any, list[TopicPartition]]:
+    """A consumer in a group and what it owns. `told` is called with the number of partitions that come, and how to subscribe again."""
     consumer = port.consumer(
         group_id=group,
         client_id=name,
@@ -179,6 +182,7 @@ def member(port: Port, group: str, topic: str, name: str) -> tuple[Any, list[Top
     owned: list[TopicPartition] = []
 
     def assigned(_: Any, partitions: list[TopicPartition]) -> None:
+        told(len(partitions), subscribe)
         consumer.incremental_assign(partitions)
         owned.extend(partitions)
 
@@ -187,7 +191,10 @@ def member(port: Port, group: str, topic: str, name: str) -> tuple[Any, list[Top
         for partition in partitions:
             owned.remove(next(each for each in owned if each.partition == partition.partition))
 
-    consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
+    def subscribe() -> None:
+        consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
+
+    subscribe()
     return consumer, owned
 
 
@@ -212,6 +219,32 @@ def test_offsets_of_a_past_generation_are_refused_and_abort_the_transaction(port
     producer.commit_transaction(10)
     port.wait(lambda: len(read(port, topic)[0]) == 1, 5)
     assert values(read(port, topic)[0]) == [b"member"]
+
+
+def test_a_member_is_told_of_every_generation_also_when_nothing_comes(port: Port) -> None:
+    topic, group = port.topic(), port.group()
+    came: dict[str, list[int]] = {"one": [], "two": []}
+    first, mine = member(port, group, topic, "one", lambda count, _: came["one"].append(count))
+    assert port.wait(lambda: first.poll(0.1) is None and len(mine) == 1, 20)
+    second, yours = member(port, group, topic, "two", lambda count, _: came["two"].append(count))
+    assert port.wait(lambda: (first.poll(0.1), second.poll(0.1)) and len(came["one"]) > 1 and bool(came["two"]), 30)
+    assert (came, yours) == ({"one": [1, 0], "two": [0]}, [])
+
+
+def test_a_member_that_subscribes_again_while_it_is_told_that_nothing_comes_makes_another_generation(port: Port) -> None:
+    topic, group = port.topic(), port.group()
+    names: list[str] = []
+
+    def again(count: int, subscribe: Callable[[], None]) -> None:
+        names.append(second.memberid())
+        if len(names) == 1:
+            subscribe()
+
+    first, mine = member(port, group, topic, "one")
+    assert port.wait(lambda: first.poll(0.1) is None and len(mine) == 1, 20)
+    second, _ = member(port, group, topic, "two", again)
+    assert port.wait(lambda: (first.poll(0.1), second.poll(0.1)) and len(names) > 1, 30)
+    assert names[0] and len(set(names)) == 1, "it stays the member that it was"
 
 
 def test_offsets_of_a_consumer_that_is_joining_are_refused(port: Port) -> None:
