@@ -119,10 +119,10 @@ def _order(where: str, posted: Posted, row: Any) -> Iterator[str]:
     status = str(row.status)
     if status in ("PENDING", "CANCEL_PENDING"):
         yield f"I5 {where}: was accepted and is {status}"
-    heard = {answer.status for answer in posted.answers} & {201, 409}
+    heard = {answer.status for answer in posted.answers} & {201, 402, 409}
     if len(heard) > 1:
-        yield f"I9 {where}: was answered both 201 and 409"
-    if (201 in heard and status == "REJECTED") or (409 in heard and status != "REJECTED"):
+        yield f"I9 {where}: was answered {sorted(heard)}"
+    if heard and (status == "REJECTED") is (201 in heard):
         yield f"I9 {where}: was answered {heard} and is {status}"
 
 

@@ -1,4 +1,5 @@
-"""The load of a chaos run: buyers, receipts, cancels and warehouse posts at a set rate, and a journal of what every caller was told.
+"""The load of a chaos run: buyers, with money and on account, receipts, cancels and warehouse posts at a set rate, and a journal of what every
+caller was told.
 
 Callers are careful: they repeat with the same Idempotency-Key until there is an answer below 500. Everything follows from the seed but
 the moments, which the system decides.
@@ -21,6 +22,11 @@ CANCEL = ORDERS + "/{id}/cancel"
 STEPS = ("picking", "picked", "packed", "shipped")
 OPEN = ("pending", "cancel_pending")
 FIRST_UNITS = 60
+PREPAID = 0.4
+"""So many orders are paid in advance."""
+PRICE = 1000
+ENDINGS = (0, 0, 0, 0, 2, 7, 7)
+"""Of an amount, for the local provider: as asked; declined (2); the first answer to each operation is lost (7)."""
 BUYERS_MAX = 200
 """Callers at a time; further ones do not come while so many wait."""
 REPEAT_FIRST_S, REPEAT_MAX_S = 0.2, 2.0
@@ -146,7 +152,11 @@ class Load:
         """An order of one to three SKUs, posted once or twice; then perhaps a cancel, or the warehouse's posts in any order."""
         order = f"{self.word}-{number}"
         items = [{"sku": sku, "qty": rng.randint(1, 2)} for sku in rng.sample(self.skus, rng.randint(1, 3))]
-        await self._ask(f"POST {ORDERS}", ORDERS, {"order_id": order, "items": items}, f"{order}-place", order, rng.choice((1, 1, 2)))
+        body = {"order_id": order, "items": items}
+        times = rng.choice((1, 1, 2))
+        if rng.random() < PREPAID:
+            body |= {"channel": "prepaid", "items": _priced(items, rng.choice(ENDINGS))}
+        await self._ask(f"POST {ORDERS}", ORDERS, body, f"{order}-place", order, times)
         state = await self._outcome(order)
         if state not in ("confirmed", "processing"):
             return
@@ -207,3 +217,10 @@ class Load:
                 pass
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, REPEAT_MAX_S)
+
+
+def _priced(items: list[dict[str, Any]], ending: int) -> list[dict[str, Any]]:
+    """The items with prices; what they cost together ends in these two digits."""
+    prices = [PRICE + ending, *[PRICE] * (len(items) - 1)]
+    priced = [{**item, "unit_price": {"amount_minor": price, "currency": "EUR"}} for item, price in zip(items, prices, strict=True)]
+    return [{**priced[0], "qty": 1}, *priced[1:]]

@@ -41,7 +41,9 @@ GATED = 'while [ -e "$ORDERFLOW_DATA.gate" ]; do sleep 0.05; done; exec "$0" "$@
 
 
 class Series(Struct):
-    """What came of all rounds: what each did, how long until an order was decided again, the load's figures, the verdict."""
+    """What came of all rounds: what each did, how long until an order was decided again, the load's figures, the verdict, what ended with
+    which code, and the operations in the payment provider's book.
+    """
 
     fault: str
     seed: int
@@ -50,6 +52,7 @@ class Series(Struct):
     load: dict[str, Any]
     verdict: Verdict
     exits: list[tuple[str, int]]
+    operations: int
 
     def figures(self) -> dict[str, Any]:
         ordered = sorted(self.back_s) or [0.0]
@@ -64,6 +67,7 @@ class Series(Struct):
             "events": self.verdict.events,
             "commands": self.verdict.commands,
             "orders": self.verdict.statuses,
+            "operations": self.operations,
         }
 
 
@@ -74,7 +78,7 @@ class Arena:
         self.system, self.load, self.environment, self.number, self.box = system, load, environment, number, box
         self.extra_stores: list[Path] = []
         self.exits: list[tuple[str, int]] = []
-        """(worker or edge, exit code) in the order of their ends."""
+        """(process, exit code) in the order of their ends."""
 
     @property
     def workers(self) -> list[runstate.Process]:
@@ -321,6 +325,7 @@ def run(
     number = workers or WORKERS.get(name, 1)
     supervised = {
         "workers": number,
+        "payments": True,
         "environment": own,
         "worker_program": program,
         "on_exit": lambda who, code, s: exits.append((who, code)),
@@ -332,12 +337,13 @@ def run(
             arena = Arena(system, load, own, number, box)
             arena.exits = exits
             done, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, settle_s, say))
+            operations, unequal = compare_books(system, own, settle_s)
         stores = [*(directory / "system" / f"worker-{n}" for n in range(1, number + 1)), *arena.extra_stores]
         records = contracts.load_records(servers.registry_url, Catalog(word), directory / "schemas.json")
         began = time.monotonic()
         verdict = judge(servers.bootstrap, records, [store for store in stores if store.exists()], load.journal)
-        verdict.problems[:0] = open_after
-    series = Series(name, seed, done, back, load.figures(), verdict, exits)
+        verdict.problems[:0] = [*open_after, *unequal]
+    series = Series(name, seed, done, back, load.figures(), verdict, exits, operations)
     say(f"{name}: {series.figures()}; judged in {time.monotonic() - began:.1f} s")
     for problem in verdict.problems:
         say(f"  {problem}")
@@ -372,6 +378,26 @@ async def _rounds(
     finally:
         running.cancel()
         await load.close()
+
+
+def compare_books(system: System, environment: Mapping[str, str], patience_s: float) -> tuple[int, list[str]]:
+    """How many operations the payment provider did, and where its book is not ours, once it has answered everything that it was asked."""
+    state = system.state
+    provider = next(each for each in state.processes if each.name == "provider")
+    own = {**environment, "ORDERFLOW_BOOTSTRAP": state.bootstrap, "ORDERFLOW_REGISTRY": state.registry}
+    command = [*PROGRAM, "reconcile", "payments", "--provider-url", provider.url, "--json"]
+    deadline = time.monotonic() + patience_s
+    while True:
+        done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True)
+        found = json.loads(done.stdout or "{}") if done.returncode in (0, 1) else {}
+        if found and not found["open"]:
+            break
+        if time.monotonic() > deadline:
+            return 0, [f"I5 {patience_s:.0f} s after the last fault: {found.get('open', done.stderr.strip())} operations have no answer"]
+        time.sleep(1.0)
+    if not found["operations"]:
+        return 0, ["the load had no money in it"]
+    return found["operations"], [f"{each['key']}: ours {each['ours']}, the provider's {each['theirs']}" for each in found["differences"]]
 
 
 async def load_begun(load: Load) -> None:
