@@ -1,8 +1,8 @@
 """The simulated group coordinator: members, generations, cooperative-sticky assignment, static and dynamic membership.
 
 A rebalance is one agreement here: once every live member has heard of it, the generation moves and each member is told, inside its
-next poll, what to give up and what it gets, which may be nothing; what was given up is dealt out in the generation after. A member that is not heard of for its session
-timeout is removed, its partitions go to others, and it learns so when it next speaks.
+next poll, what to give up and what it gets, which may be nothing; what was given up is dealt out in the generation after. A member that
+is not heard of for its session timeout is removed, its partitions go to others, and it learns so when it next speaks.
 """
 
 from collections.abc import Callable, Mapping, Sequence

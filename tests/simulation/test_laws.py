@@ -228,7 +228,7 @@ def test_a_member_is_told_of_every_generation_also_when_nothing_comes(port: Port
     assert port.wait(lambda: first.poll(0.1) is None and len(mine) == 1, 20)
     second, yours = member(port, group, topic, "two", lambda count, _: came["two"].append(count))
     assert port.wait(lambda: (first.poll(0.1), second.poll(0.1)) and len(came["one"]) > 1 and bool(came["two"]), 30)
-    assert (came, yours) == ({"one": [1, 0], "two": [0]}, [])
+    assert (came["one"][:2], came["two"][:1], yours) == ([1, 0], [0], [])
 
 
 def test_a_member_that_subscribes_again_while_it_is_told_that_nothing_comes_makes_another_generation(port: Port) -> None:
