@@ -297,6 +297,7 @@ def run(
     fault: Fault | None = None,
     box: Box | None = None,
     rate: float = 6.0,
+    patience_s: float = PATIENCE_S,
     settle_s: float = SETTLE_S,
     workers: int = 0,
     backs_off: bool = False,
@@ -311,6 +312,7 @@ def run(
         box: the broker of `servers`, where it may be hurt.
         rate: orders begun per second.
         backs_off: whether the supervisor waits longer and longer, as in production; not when rounds should be near to each other.
+        patience_s: how long an order may take that is placed after a fault.
         settle_s: how long callers may still wait for answers and outcomes after the last fault.
     """
     word = f"{name}-{uuid.uuid4().hex[:8]}"
@@ -336,7 +338,7 @@ def run(
             load = Load(system.url, seed, rate=rate)
             arena = Arena(system, load, own, number, box)
             arena.exits = exits
-            done, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, settle_s, say))
+            done, back, open_after = asyncio.run(_rounds(arena, fault or FAULTS[name], name, rounds, seed, patience_s, settle_s, say))
             operations, unequal = compare_books(system, own, settle_s)
         stores = [*(directory / "system" / f"worker-{n}" for n in range(1, number + 1)), *arena.extra_stores]
         records = contracts.load_records(servers.registry_url, Catalog(word), directory / "schemas.json")
@@ -351,7 +353,7 @@ def run(
 
 
 async def _rounds(
-    arena: Arena, fault: Fault, name: str, rounds: int, seed: int, settle_s: float, say: Callable[[str], None]
+    arena: Arena, fault: Fault, name: str, rounds: int, seed: int, patience_s: float, settle_s: float, say: Callable[[str], None]
 ) -> tuple[list[str], list[float], list[str]]:
     """What each round did, how long until an order was decided, and what did not come in time: the rest is judged all the same."""
     load, done, back, missing = arena.load, [], [], []
@@ -363,7 +365,7 @@ async def _rounds(
                 what = await fault(arena, random.Random(f"{name} {seed} {number}"))
                 began = time.monotonic()
                 done.append(what)
-                back.append(await load.probe(PATIENCE_S))
+                back.append(await load.probe(patience_s))
                 if name not in NEAR:
                     await arena.back()
                 after = f"an order was decided {back[-1]:.2f} s later, next after {time.monotonic() - began:.1f} s"

@@ -101,6 +101,7 @@ def behind_proxy(
     rounds: int,
     seed: int,
     build: str = "hurried",
+    patience_s: float = PATIENCE_S,
     settle_s: float = SETTLE_S,
     say: Callable[[str], None] = told,
 ) -> Series:
@@ -115,6 +116,7 @@ def behind_proxy(
             seed=seed,
             fault=all_in_turn(between, names),
             rate=RATE,
+            patience_s=patience_s,
             settle_s=settle_s,
             environment=LONG_TRANSACTIONS,
             program=program(between, build),
