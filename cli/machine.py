@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 CALIBRATION_LOOPS = 3_000_000
 DRIFT_MAX = 0.15
@@ -114,14 +115,33 @@ def used_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def held(pid: int) -> tuple[int, int, int]:
-    """MB of memory, open files and threads of a process now; zeros when it is gone or the kernel does not say."""
+class Held(NamedTuple):
+    """What a process holds: memory in MB, open files that are no table of RocksDB's, such tables, threads."""
+
+    memory_mb: int
+    files: int
+    tables: int
+    threads: int
+
+
+def held(pid: int) -> Held:
+    """What a process holds now; zeros when it is gone or the kernel does not say."""
     process = Path(f"/proc/{pid}")
     try:
         pages = int((process / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+        files, threads = os.listdir(process / "fd"), len(os.listdir(process / "task"))
     except OSError:
-        return 0, 0, 0
+        return Held(0, 0, 0, 0)
+    tables = sum(_leads_to(process / "fd" / each).endswith(".sst") for each in files)
+    return Held(pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(files) - tables, tables, threads)
+
+
+def _leads_to(link: Path) -> str:
+    """Of a link in /proc; nothing when it is gone."""
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
 
 
 def family_s(pid: int) -> float:

@@ -25,10 +25,13 @@ from orderflow.cli.system import System
 from orderflow.connectors.box.box import Servers
 
 GROWTH_MAX, WAIT_MAX = 1.05, 1.25
+MORE_MAX = 1
+"""So many open files or threads may come in ten minutes: a pool gets its next thread when all others are busy, once."""
 SAMPLES = 180
 SERVERS = ("kafka", "registry")
 """Not ours: shown, but nothing is wanted of them."""
-FIGURES = ("memory_mb", "files", "threads")
+COUNTED = {"files": "open files", "threads": "threads"}
+"""RocksDB's tables come and go with the rows, so they are shown, and nothing is wanted of them."""
 
 
 def measure(box: Any, directory: Path, *, rate: float, minutes: float, state_memory_mb: int, say: product.Say) -> dict[str, Any]:
@@ -89,20 +92,30 @@ THIRDS = (("first", 0.0, 1 / 3), ("middle", 1 / 3, 2 / 3), ("last", 2 / 3, 1.0))
 
 async def _watch(pids: Mapping[str, int], began: float, seconds: float) -> dict[str, dict[str, list[int]]]:
     """What each process held at SAMPLES moments, the last one at the end."""
-    found: dict[str, dict[str, list[int]]] = {name: {figure: [] for figure in FIGURES} for name in pids}
+    found: dict[str, dict[str, list[int]]] = {name: {figure: [] for figure in machine.Held._fields} for name in pids}
     for number in range(1, SAMPLES + 1):
         await asyncio.sleep(max(0.0, began + seconds * number / SAMPLES - time.monotonic()))
         for name, pid in pids.items():
-            for figure, value in zip(FIGURES, machine.held(pid), strict=True):
+            for figure, value in machine.held(pid)._asdict().items():
                 found[name][figure].append(value)
     return found
 
 
 def growth(values: Sequence[int]) -> float:
     """The median of the last third against that of the one before."""
-    third = len(values) // 3
-    before, last = median(values[third : 2 * third]), median(values[-third:])
+    before, last = _thirds(values)
     return round(last / before, 3) if before else 1.0
+
+
+def more(values: Sequence[int]) -> float:
+    """The median of the last third less that of the one before."""
+    before, last = _thirds(values)
+    return last - before
+
+
+def _thirds(values: Sequence[int]) -> tuple[float, float]:
+    third = len(values) // 3
+    return median(values[third : 2 * third]), median(values[-third:])
 
 
 def targets(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,20 +125,26 @@ def targets(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     before, last = (found["wait_ms"][third].get("p50") for third in ("middle", "last"))
     slower = round(last / before, 3) if before and last else None
     return [
+        wanted.target(
+            "memory, last third against the one before, worst of ours",
+            max(growth(held["memory_mb"]) for held in ours.values()),
+            "times",
+            at_most=GROWTH_MAX,
+        ),
         *(
             wanted.target(
-                f"{words}, last third against the one before, worst of ours",
-                max(growth(held[figure]) for held in ours.values()),
-                "times",
-                at_most=GROWTH_MAX,
+                f"{words} more in the last third than in the one before, most of ours",
+                max(more(held[figure]) for held in ours.values()),
+                "",
+                at_most=MORE_MAX,
             )
-            for figure, words in zip(FIGURES, ("memory", "open files", "threads"), strict=True)
+            for figure, words in COUNTED.items()
         ),
         wanted.target("p50 of POST to 201, the same", slower, "times", at_most=WAIT_MAX),
     ]
 
 
-HEAD = ("process", "memory MB, thirds", "most", "growth", "open files", "growth", "threads", "growth")
+HEAD = ("process", "memory MB, thirds", "most", "growth", "open files", "more", "threads", "more", "tables")
 
 
 def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -136,8 +155,14 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             shown = " ".join(f"{median(part):g}" for part in (memory[:third], memory[third : 2 * third], memory[-third:]))
             yield (
                 *(name, shown, max(memory), growth(memory)),
-                *(cell for figure in ("files", "threads") for cell in (max(held[figure]), growth(held[figure]))),
+                *(cell for figure in COUNTED for cell in (max(held[figure]), f"{more(held[figure]):g}")),
+                _span(held["tables"]),
             )
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low} to {high}" if high > low else str(high)
 
 
 def table(document: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What the benchmarks of the running system say is what was measured: gaps, matches, windows, targets, warnings, commands."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import targets
 import traffic
 import typer
 
-from orderflow.cli import bench_system
+from orderflow.cli import bench_system, machine
 from orderflow.cli.main import app
 from orderflow.schemas.partitioner import partition_of
 from orderflow.streams.domain.order_records import StockAnswerRecorded, StockAsked
@@ -244,8 +245,8 @@ ROUNDS: dict[str, dict[str, Any]] = {
         "rate": 40.0,
         "minutes": 30.0,
         "processes": {
-            "kafka": {"memory_mb": [500, 600, 700], "files": [90, 90, 90], "threads": [80, 80, 80]},
-            "worker-1": {"memory_mb": [200, 300, 303], "files": [40, 41, 41], "threads": [20, 20, 20]},
+            "kafka": {"memory_mb": [500, 600, 700], "files": [90, 90, 90], "tables": [0, 0, 0], "threads": [80, 80, 80]},
+            "worker-1": {"memory_mb": [200, 300, 303], "files": [40, 41, 41], "tables": [0, 9, 30], "threads": [20, 20, 20]},
         },
         "wait_ms": {third: WAITS for third in ("first", "middle", "last")},
         "statuses": {"201": 5},
@@ -301,10 +302,19 @@ def test_growth_is_from_the_middle_third_to_the_last(values: list[int], grown: f
 
 def test_only_what_is_ours_may_not_grow() -> None:
     found = soak.targets([ROUNDS["soak"]])
-    assert [(each["measured"], each["met"]) for each in found] == [(1.01, True), (1.0, True), (1.0, True), (1.0, True)]
-    leaking = {"edge": {"memory_mb": [100, 100, 110], "files": [9, 9, 9], "threads": [3, 3, 4]}}
+    assert [(each["measured"], each["met"]) for each in found] == [(1.01, True), (0, True), (0, True), (1.0, True)]
+    leaking = {"edge": {"memory_mb": [100, 100, 110], "files": [9, 9, 9], "tables": [0, 0, 0], "threads": [3, 3, 5]}}
     found = soak.targets([{**ROUNDS["soak"], "processes": leaking}])
-    assert [each["met"] for each in found] == [False, True, False, True]
+    assert [(each["measured"], each["met"]) for each in found] == [(1.1, False), (0, True), (2, False), (1.0, True)]
+
+
+def test_tables_are_no_files_that_leak(tmp_path: Path) -> None:
+    before = machine.held(os.getpid())
+    with (tmp_path / "000007.sst").open("w"), (tmp_path / "book.log").open("w"):
+        now = machine.held(os.getpid())
+    assert (now.files - before.files, now.tables - before.tables) == (1, 1)
+    assert now.memory_mb > 10 and now.threads >= 1
+    assert machine.held(2**22 + 1) == (0, 0, 0, 0), "no such process"
 
 
 # -- flame graphs -------------------------------------------------------------------------------------------------------------------
