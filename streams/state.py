@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 CHECKPOINTS_MAX = 8
+FROM_ELSEWHERE = ("Origin", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For")
+"""What browsers and proxies add to a request."""
 CHECKPOINTS = "checkpoints"
 """Folder of the data directory: checkpoints are links to its files, so they begin on its file system."""
 
@@ -142,8 +144,8 @@ def add_pages(app: Any, engine: Engine, store: Store) -> None:
 
 
 def asked_by_a_program_here(request: Any) -> bool:
-    """Did an aiohttp request come from this machine, and not from a page that a browser on it shows?"""
-    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+    """Did an aiohttp request come from this machine, neither from a page in a browser on it nor through a proxy?"""
+    if any(name in request.headers for name in FROM_ELSEWHERE):
         return False
     own, peer = (request.get_extra_info(name) for name in ("sockname", "peername"))
     return bool(own and peer) and (own[0] == peer[0] or ip_address(peer[0]).is_loopback)
