@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 import uuid
@@ -21,9 +20,9 @@ from typing import Any
 import pytest
 from integration_harness import Rig, eventually, metric, started, until
 from msgspec import Struct, field
+from nemesis import compare_books
 
 from orderflow.cli import invariants
-from orderflow.cli.system import PROGRAM
 from orderflow.connectors.box.box import Servers
 
 pytestmark = [pytest.mark.box, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(0)]
@@ -187,14 +186,8 @@ def _is_over(both: tuple[dict[str, Any], dict[str, Any]]) -> bool:
 
 def books_agree(rig: Rig) -> None:
     """`orderflow reconcile payments` finds no difference, and nothing open."""
-    own = {
-        "ORDERFLOW_PREFIX": rig.names.prefix,
-        "ORDERFLOW_BOOTSTRAP": rig.bootstrap,
-        "ORDERFLOW_REGISTRY": rig.system.servers.registry_url,
-    }
-    command = [*PROGRAM, "reconcile", "payments", "--provider-url", rig.process("provider").url, "--json"]
-    done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    _, unequal = compare_books(rig.system, {"ORDERFLOW_PREFIX": rig.names.prefix}, SETTLED_S)
+    assert unequal == []
 
 
 def sound(rig: Rig) -> None:
