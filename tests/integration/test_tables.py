@@ -257,7 +257,7 @@ def test_a_checkpoint_is_not_made_for_a_page_in_a_browser(rig: Rig) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(page)
     assert refused.value.code == 403
-    assert not list(rig.directory.rglob("stolen"))
+    assert not list(rig.system.data.rglob("stolen"))
 
 
 def test_a_worker_starts_from_a_checkpoint_and_reads_only_what_came_after(rig: Rig, tables: Run, checkpoint: Path) -> None:
