@@ -181,5 +181,5 @@ def test_workers_behind_a_bad_network_tear_and_show_nothing(box: Servers, tmp_pa
 @pytest.mark.timeout(0)
 def test_without_the_fence_the_same_judge_fails_within_five_rounds(box: Servers, tmp_path: Path, seed: int) -> None:
     names = ["F11 late commit in the middle of the next"]
-    done = network_faults.behind_proxy(box, tmp_path, names=names, rounds=5, seed=seed, build="unfenced", patience_s=30.0, settle_s=5.0)
+    done = network_faults.behind_proxy(box, tmp_path, names=names, rounds=5, seed=seed, build="unfenced", patience_s=60.0, settle_s=5.0)
     assert [problem for problem in done.verdict.problems if problem.startswith(("I1 ", "I2 ", "I3 ", "I4 ", "I9 ", "I11 ", "I12 ", "I14 "))]
